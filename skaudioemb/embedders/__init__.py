@@ -1,0 +1,1 @@
+"""The scikit-learn side: one Transformer, or one close family, a module."""

@@ -1,0 +1,464 @@
+"""Fusion: several embedders aligned in time, resized, merged and pooled."""
+
+import tempfile
+from contextlib import suppress
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.validation import check_is_fitted
+
+from skaudioemb.embedders.alignment import Alignment, MeanWeights, PulledBack
+from skaudioemb.embedders.base import ClipsTransformer, Embedder
+from skaudioemb.engine import Length
+from skaudioemb.frames import (
+    Frames,
+    index_positions,
+    interpolate,
+    merge,
+    pool,
+    resize_features,
+    time_positions,
+)
+
+# Long enough for every model to give several frames.
+_PROBE_LENGTH = Length(160_000, 16_000)
+
+
+class Fusion(ClipsTransformer, _BaseComposition):
+    """Merge the frames of several embedders and pool them into scene vectors.
+
+    Each member's frames are interpolated linearly to the frames of one reference
+    member, resized to a common width where needed, and merged. Members run one after
+    the other. Averages over time are taken as weighted sums of the members' own
+    frames, so that interpolated frames are never held.
+
+    Parameters
+    ----------
+    embedders : list of (str, Embedder or Fusion or "drop")
+        Named members. A member can be replaced, or left out as ``"drop"``, through
+        ``set_params``; fusions nest.
+    merge : {"concat", "interleave", "mean"}, default="concat"
+        Side by side; feature by feature in turn (``a0, b0, a1, b1, ...``, as NTU-GURA's
+        HEAR submission merged with CREPE); or averaged.
+    reference : str or None, default=None
+        The member whose frames the others are aligned to. None takes the one with
+        the most frames, the first of these if there are several.
+    align : {"time", "index"}, default="time"
+        Interpolate at the true centres of the reference's frames, or stretch by frame
+        number as the published code does, which is off by up to 40 ms for CREPE.
+    n_features : int, "reference" or None, default=None
+        Width that every member is resized to by linear interpolation along the
+        features. None keeps the widths when members are concatenated, and takes the
+        reference's when they are interleaved or averaged.
+    pooling : {"mean", "max", "mean+max"}, default="mean"
+        How merged frames become a scene vector. The members' own ``pooling`` and
+        ``segments`` are for use outside of a fusion.
+    segments : int or None, default=None
+        Number of equal groups of frames that are pooled apart and concatenated.
+    memory : str, path-like, Store, joblib.Memory or None, default=None
+        Where the embeddings of members without a ``memory`` of their own are kept.
+
+    Attributes
+    ----------
+    embedders_ : list of (str, Embedder or Fusion)
+        The fitted members, without those dropped.
+    named_embedders : Bunch
+        The members by name.
+    n_features_in_ : int
+        Samples of each clip, if X was a 2-D array.
+
+    Notes
+    -----
+    With a store, a grid over ``merge``, ``align``, ``n_features``, dropped members,
+    members' ``layers`` and the probe runs each clip once through each model: whenever
+    a clip is run, its average towards every other member's frames is stored along.
+
+    References
+    ----------
+    T.-Y. Wu et al., "The Efficacy of Self-Supervised Speech Models as Audio
+    Representations", HEAR 2021, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skaudioemb import CREPE, Fusion, LogMel
+    >>> fusion = Fusion([("crepe", CREPE("tiny")), ("logmel", LogMel())])
+    >>> clips = [np.sin(np.arange(n) / 8) for n in (4000, 8000)]
+    >>> fusion.fit_transform(clips).shape
+    (2, 320)
+    >>> fusion.set_params(merge="mean", crepe__hop=0.1).fit_transform(clips).shape
+    (2, 64)
+    """
+
+    _parameter_constraints: dict = {
+        "embedders": [list, tuple],
+        "merge": [StrOptions({"concat", "interleave", "mean"})],
+        "reference": [str, None],
+        "align": [StrOptions({"time", "index"})],
+        "n_features": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"reference"}),
+            None,
+        ],
+        "pooling": [StrOptions(set(Embedder._poolings))],
+        "segments": Embedder._parameter_constraints["segments"],
+    }
+
+    def __init__(
+        self,
+        embedders,
+        *,
+        merge="concat",
+        reference=None,
+        align="time",
+        n_features=None,
+        pooling="mean",
+        segments=None,
+        memory=None,
+    ):
+        self.embedders = embedders
+        self.merge = merge
+        self.reference = reference
+        self.align = align
+        self.n_features = n_features
+        self.pooling = pooling
+        self.segments = segments
+        self.memory = memory
+
+    def get_params(self, deep=True):
+        """Return the parameters, those of the members among them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include members as ``name`` and their parameters as
+            ``name__parameter``.
+
+        Returns
+        -------
+        params : dict
+        """
+        return self._get_params("embedders", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters, members (``name=...``) or theirs (``name__parameter``).
+
+        Returns
+        -------
+        self : object
+        """
+        # A member that a grid drops is kept in mind: whatever is stored now should
+        # serve the candidates that have it as well.
+        members = self.get_params(deep=True)
+        dropped = {
+            name: members[name]
+            for name, value in params.items()
+            if isinstance(value, str)
+            and isinstance(members.get(name), ClipsTransformer)
+        }
+        self._dropped = {**getattr(self, "_dropped", {}), **dropped}
+        return self._set_params("embedders", **params)
+
+    @property
+    def on_error(self):
+        """What a bad clip does: become NaN if every member lets it, else raise."""
+        kept = [member for _, member in self.embedders if member != "drop"]
+        return "nan" if all(m.on_error == "nan" for m in kept) else "raise"
+
+    @property
+    def named_embedders(self):
+        return Bunch(**dict(self.embedders))
+
+    def __getitem__(self, name):
+        """Return the member called ``name``."""
+        return self.named_embedders[name]
+
+    def fit(self, X, y=None):
+        """Fit clones of the members; frozen models train nothing.
+
+        Parameters
+        ----------
+        X : sequence of clips or array-like of shape (n_clips, n_samples)
+            Recordings; see :func:`skaudioemb.audio.load` for the forms of a clip.
+        y : array-like or None, default=None
+            Handed to the members.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If a parameter or a row of a 2-D X is not valid.
+        """
+        self._validate()
+        X = self._check_clips(X, reset=True)
+        self.embedders_ = [
+            (name, member.fit(X, y)) for name, member in self._prepared()
+        ]
+        self._n_features_out = self._width() * (self.segments or 1)
+        return self
+
+    def transform(self, X):
+        """Embed each clip as one scene vector.
+
+        Parameters
+        ----------
+        X : sequence of clips or array-like of shape (n_clips, n_samples)
+            Recordings; see :func:`skaudioemb.audio.load` for the forms of a clip.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_clips, n_features), float32
+            A clip that could not be read is a row of NaN if the members have
+            ``on_error="nan"``.
+
+        Raises
+        ------
+        AudioError
+            At the first bad clip if the members have ``on_error="raise"``.
+        """
+        self._validate()
+        X = self._check_clips(X, reset=False)
+        if self.pooling != "mean":
+            return self._pool_frames(X)
+        weights = MeanWeights(self._grid(), self.segments)
+        extra = [MeanWeights(grid, self.segments) for grid in self._other_grids()]
+        pooled = self._pool_weighted(X, weights, extra).reshape(len(X), -1)
+        pooled[np.isnan(pooled).any(axis=1)] = np.nan
+        return pooled
+
+    def frames(self, X):
+        """Embed each clip as the merged frames of all members.
+
+        Parameters
+        ----------
+        X : sequence of clips or array-like of shape (n_clips, n_samples)
+            Recordings; see :func:`skaudioemb.audio.load` for the forms of a clip.
+
+        Returns
+        -------
+        frames : list of Frames
+            At the times of the reference member.
+        """
+        self._validate()
+        X = self._check_clips(X, reset=False)
+        missing = np.full((1, self._width()), np.nan, np.float32)
+        results = [Frames(missing, np.full(1, np.nan)) for _ in range(len(X))]
+        for index, frames in self._iter_frames(X):
+            results[index] = frames
+        return results
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the output features.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of str
+            ``member__i`` for concatenated or interleaved members, ``fusion<i>`` for
+            averaged ones, prefixed with ``segment<k>__`` if there are segments.
+        """
+        check_is_fitted(self, "_n_features_out")
+        names = [
+            [f"{name}__{i}" for i in range(width)]
+            for name, width in zip(self._members(), self._widths(), strict=True)
+        ]
+        if self.merge == "mean":
+            merged = [f"fusion{i}" for i in range(self._width())]
+        elif self.merge == "interleave":
+            merged = [name for column in zip(*names, strict=True) for name in column]
+        else:
+            merged = [name for own in names for name in own]
+        if self.segments is not None:
+            merged = [
+                f"segment{k}__{name}" for k in range(self.segments) for name in merged
+            ]
+        return np.asarray(merged, dtype=object)
+
+    def _validate(self):
+        self._validate_params()
+        names = [name for name, _ in self.embedders]
+        self._validate_names(names)
+        for name, member in self.embedders:
+            if member != "drop" and not isinstance(member, Embedder | Fusion):
+                raise TypeError(
+                    f"Member {name!r} is {member!r}. Members are embedders of "
+                    "skaudioemb, fusions, or 'drop'."
+                )
+        kept = [name for name, member in self.embedders if member != "drop"]
+        if not kept:
+            raise ValueError("Every member is dropped. Keep at least one.")
+        if self.reference is not None and self.reference not in kept:
+            raise ValueError(
+                f"reference={self.reference!r} is not among the members {kept}. Name "
+                "one of them, or use None for the one with the most frames."
+            )
+
+    def _members(self):
+        """Return the members in use by name, fitted ones if there are."""
+        return dict(getattr(self, "embedders_", None) or self._prepared())
+
+    def _prepared(self):
+        """Return clones of the members that are not dropped, sharing the memory."""
+        members = [
+            (name, clone(member)) for name, member in self.embedders if member != "drop"
+        ]
+        for _, member in members:
+            if member.memory is None:
+                member.set_params(memory=self.memory)
+        return members
+
+    def _reference_name(self):
+        if self.reference is not None:
+            return self.reference
+        counts = {
+            name: len(member._grid()(_PROBE_LENGTH))
+            for name, member in self._members().items()
+        }
+        return max(counts, key=counts.get)
+
+    def _reference_member(self):
+        return self._members()[self._reference_name()]
+
+    def _grid(self):
+        return self._reference_member()._grid()
+
+    def _other_grids(self):
+        """Return the grids of every member, and of dropped ones that can be found."""
+        grids = [member._grid() for member in self._members().values()]
+        for member in getattr(self, "_dropped", {}).values():
+            with suppress(OSError):
+                grids.append(member._grid())
+        return grids
+
+    def _widths(self):
+        """Return the width of each member after resizing."""
+        widths = [member._width() for member in self._members().values()]
+        n_features = self.n_features
+        if n_features is None and self.merge != "concat":
+            n_features = "reference"
+        if n_features == "reference":
+            n_features = self._reference_member()._width()
+        return widths if n_features is None else [n_features] * len(widths)
+
+    def _width(self):
+        widths = self._widths()
+        return widths[0] if self.merge == "mean" else sum(widths)
+
+    def _merge(self, parts):
+        """Merge arrays that differ in their last axis only."""
+        parts = [
+            resize_features(part, width)
+            for part, width in zip(parts, self._widths(), strict=True)
+        ]
+        return merge(parts, self.merge)
+
+    def _pool_weighted(self, X, weights, extra_weights=()):
+        """Return weighted sums of merged frames; see Embedder._pool_weighted."""
+        grid = self._grid()
+        pooled = []
+        for member in self._members().values():
+            source = member._grid()
+            own = PulledBack(weights, Alignment(source, grid, self.align))
+            extra = [
+                PulledBack(other, Alignment(source, other.grid, align))
+                for other in extra_weights
+                for align in ("time", "index")
+            ]
+            pooled.append(member._pool_weighted(X, own, extra))
+        return self._merge(pooled)
+
+    def _iter_frames(self, X):
+        """Yield (index, Frames); members run one after the other.
+
+        Frames wait on disk, so that only one clip's are in memory at a time.
+        """
+        members = list(self._members().values())
+        reference = list(self._members()).index(self._reference_name())
+        with tempfile.TemporaryDirectory(prefix="skaudioemb-") as folder:
+            good = set(range(len(X)))
+            for number, member in enumerate(members):
+                seen = set()
+                for index, frames in member._iter_frames(X):
+                    np.savez(_spill(folder, number, index), **frames._asdict())
+                    seen.add(index)
+                good &= seen
+            for index in sorted(good):
+                parts = [
+                    _unspill(folder, number, index) for number in range(len(members))
+                ]
+                times = parts[reference].times
+                aligned = [self._align(part, times) for part in parts]
+                yield index, Frames(self._merge(aligned), times)
+
+    def _align(self, frames, times):
+        if self.align == "index":
+            positions = index_positions(len(times), len(frames.times))
+        else:
+            positions = time_positions(times, frames.times)
+        return interpolate(frames.values, positions)
+
+    def _pool_frames(self, X):
+        width = self._width() * (self.segments or 1)
+        embeddings = np.full((len(X), width), np.nan, np.float32)
+        for index, frames in self._iter_frames(X):
+            embeddings[index] = pool(frames.values, self.pooling, self.segments)
+        return embeddings
+
+
+def make_fusion(*embedders, **params):
+    """Make a :class:`Fusion`, naming the members after their classes.
+
+    Parameters
+    ----------
+    *embedders : Embedder or Fusion
+        The members. Names are lower-cased class names, numbered from the second of
+        a class on.
+    **params : dict
+        Keyword parameters of :class:`Fusion`.
+
+    Returns
+    -------
+    fusion : Fusion
+
+    Examples
+    --------
+    >>> from skaudioemb import CREPE, make_fusion
+    >>> fusion = make_fusion(CREPE(), CREPE("tiny"), merge="interleave")
+    >>> list(fusion.named_embedders)
+    ['crepe-1', 'crepe-2']
+    """
+    return Fusion(_name_estimators(embedders), **params)
+
+
+def _name_estimators(embedders):
+    names = [type(embedder).__name__.lower() for embedder in embedders]
+    numbered = []
+    for position, name in enumerate(names):
+        if names.count(name) > 1:
+            name = f"{name}-{names[: position + 1].count(name)}"
+        numbered.append(name)
+    return list(zip(numbered, embedders, strict=True))
+
+
+def _spill(folder, number, index):
+    return Path(folder, f"{number}-{index}.npz")
+
+
+def _unspill(folder, number, index):
+    path = _spill(folder, number, index)
+    with np.load(path) as arrays:
+        frames = Frames(arrays["values"], arrays["times"])
+    path.unlink()
+    return frames

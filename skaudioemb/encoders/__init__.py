@@ -1,0 +1,1 @@
+"""The torch side: one family of networks a module, no scikit-learn."""

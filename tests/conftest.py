@@ -1,0 +1,36 @@
+"""Clips and counters that several test files share."""
+
+import numpy as np
+import pytest
+
+from skaudioemb import devices
+from tests.models import GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_clips():
+    with np.load(GOLDEN / "fusion" / "clips.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def clips():
+    """Clips of different lengths, one of them shorter than any receptive field."""
+    rng = np.random.default_rng(0)
+    lengths = (300, 1000, 5000, 5001, 9000, 16000)
+    return [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in lengths]
+
+
+@pytest.fixture
+def counted():
+    """Return a callable that gives the engine's counts since the last call."""
+    last = devices.tally()
+
+    def since():
+        nonlocal last
+        now = devices.tally()
+        difference = devices.Tally(*(b - a for a, b in zip(last, now, strict=True)))
+        last = now
+        return difference
+
+    return since

@@ -1,0 +1,58 @@
+"""Small models, one of each family, as a user would load them."""
+
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from skaudioemb import CREPE, Fusion, HuBERT, LogMel, Wav2Vec2, WavLM
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECKPOINTS = GOLDEN / "fusion" / "checkpoints"
+
+
+def embedders():
+    """Return one instance of every embedder, and fusions of them, by name."""
+    hubert = HuBERT(CHECKPOINTS / "hubert-large-like")
+    return {
+        "logmel": LogMel(n_mels=16),
+        "crepe": CREPE("tiny", hop=0.1),
+        "wav2vec2-base": Wav2Vec2(CHECKPOINTS / "wav2vec2-base-like"),
+        "wav2vec2-large": Wav2Vec2(CHECKPOINTS / "wav2vec2-large-like", layers="mean"),
+        "hubert": hubert,
+        "wavlm": WavLM(wavlm_folder()),
+        "fusion": Fusion([("hubert", hubert), ("logmel", LogMel(n_mels=16))]),
+        "nested": Fusion(
+            [
+                ("crepe", CREPE("tiny", hop=0.1)),
+                ("inner", Fusion([("hubert", hubert), ("logmel", LogMel(n_mels=8))])),
+            ],
+            merge="interleave",
+            n_features=12,
+        ),
+    }
+
+
+@lru_cache
+def wavlm_folder():
+    """Save a small random WavLM and return its folder."""
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    folder = Path(tempfile.mkdtemp(prefix="wavlm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    config = WavLMConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    return folder
