@@ -28,8 +28,6 @@ _NUMERICS = "1"
 # Clips are sorted by length within stretches of this many batches, which bounds
 # the decoded audio that waits in memory.
 _BATCHES_PER_STRETCH = 16
-_N_THREADS = min(8, os.cpu_count() or 1)
-_BYTES_AHEAD = 256 * 2**20
 
 
 class Length(NamedTuple):
@@ -187,14 +185,7 @@ class _Runner:
         """Yield lists of clips, or of (index, None, error), as they are decoded."""
         limit = _BATCHES_PER_STRETCH * self.settings.batch_seconds
         stretch, seconds = [], 0.0
-        loaded = audio.load_ahead(
-            indices,
-            self._load,
-            n_threads=_N_THREADS,
-            ahead=16 * _N_THREADS,
-            max_bytes=_BYTES_AHEAD,
-        )
-        for clip in loaded:
+        for clip in audio.load_ahead(indices, self._load):
             stretch.append(clip)
             if isinstance(clip, _Clip):
                 seconds += clip.length.n_samples / clip.length.rate
@@ -230,10 +221,8 @@ class _Runner:
         for clip in misses:
             twins.setdefault(clip.digest or clip.index, []).append(clip)
         firsts = [clips[0] for clips in twins.values()]
-        batches = list(self._batches(firsts))
-        prepared = audio.load_ahead(
-            batches, self._prepare, n_threads=1, ahead=1, max_bytes=_BYTES_AHEAD
-        )
+        batches = self._batches(firsts)
+        prepared = audio.load_ahead(batches, self._prepare, n_threads=1, ahead=1)
         for batch, waveforms in prepared:
             for clip, result in self._run_batch(batch, waveforms):
                 for twin in twins[clip.digest or clip.index]:
