@@ -5,6 +5,7 @@ import pytest
 
 from skaudioemb import devices
 from tests.models import GOLDEN
+from tests.speech_models import save_speech_model
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,14 @@ def counted():
         return difference
 
     return since
+
+
+@pytest.fixture(scope="session")
+def save_model(tmp_path_factory):
+    """Return a function that saves a tiny speech model; it gives folder and model."""
+
+    def save(architecture, seed=0, **settings):
+        folder = tmp_path_factory.mktemp(architecture)
+        return folder, save_speech_model(folder, architecture, seed, **settings)
+
+    return save

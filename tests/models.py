@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from skaudioemb import CREPE, Fusion, HuBERT, LogMel, Wav2Vec2, WavLM
+from tests.speech_models import save_speech_model
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = GOLDEN / "fusion" / "checkpoints"
@@ -37,22 +38,10 @@ def embedders():
 @lru_cache
 def wavlm_folder():
     """Save a small random WavLM and return its folder."""
-    import torch
-    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+    from transformers import Wav2Vec2FeatureExtractor
 
     folder = Path(tempfile.mkdtemp(prefix="wavlm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    config = WavLMConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        WavLMModel(config).save_pretrained(folder)
+    save_speech_model(folder, "wavlm")
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     return folder
