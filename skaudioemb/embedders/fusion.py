@@ -6,14 +6,12 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from skaudioemb.embedders.alignment import Alignment, MeanWeights, PulledBack
-from skaudioemb.embedders.base import ClipsTransformer, Embedder
+from skaudioemb.embedders.base import Embedder
+from skaudioemb.embedders.composition import Composition
 from skaudioemb.engine import Length
 from skaudioemb.frames import (
     Frames,
@@ -29,7 +27,7 @@ from skaudioemb.frames import (
 _PROBE_LENGTH = Length(160_000, 16_000)
 
 
-class Fusion(ClipsTransformer, _BaseComposition):
+class Fusion(Composition):
     """Merge the frames of several embedders and pool them into scene vectors.
 
     Each member's frames are interpolated linearly to the frames of one reference
@@ -129,54 +127,6 @@ class Fusion(ClipsTransformer, _BaseComposition):
         self.pooling = pooling
         self.segments = segments
         self.memory = memory
-
-    def get_params(self, deep=True):
-        """Return the parameters, those of the members among them.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include members as ``name`` and their parameters as
-            ``name__parameter``.
-
-        Returns
-        -------
-        params : dict
-        """
-        return self._get_params("embedders", deep=deep)
-
-    def set_params(self, **params):
-        """Set parameters, members (``name=...``) or theirs (``name__parameter``).
-
-        Returns
-        -------
-        self : object
-        """
-        # A member that a grid drops is kept in mind: whatever is stored now should
-        # serve the candidates that have it as well.
-        members = self.get_params(deep=True)
-        dropped = {
-            name: members[name]
-            for name, value in params.items()
-            if isinstance(value, str)
-            and isinstance(members.get(name), ClipsTransformer)
-        }
-        self._dropped = {**getattr(self, "_dropped", {}), **dropped}
-        return self._set_params("embedders", **params)
-
-    @property
-    def on_error(self):
-        """What a bad clip does: become NaN if every member lets it, else raise."""
-        kept = [member for _, member in self.embedders if member != "drop"]
-        return "nan" if all(m.on_error == "nan" for m in kept) else "raise"
-
-    @property
-    def named_embedders(self):
-        return Bunch(**dict(self.embedders))
-
-    def __getitem__(self, name):
-        """Return the member called ``name``."""
-        return self.named_embedders[name]
 
     def fit(self, X, y=None):
         """Fit clones of the members; frozen models train nothing.
@@ -288,36 +238,12 @@ class Fusion(ClipsTransformer, _BaseComposition):
 
     def _validate(self):
         self._validate_params()
-        names = [name for name, _ in self.embedders]
-        self._validate_names(names)
-        for name, member in self.embedders:
-            if member != "drop" and not isinstance(member, Embedder | Fusion):
-                raise TypeError(
-                    f"Member {name!r} is {member!r}. Members are embedders of "
-                    "skaudioemb, fusions, or 'drop'."
-                )
-        kept = [name for name, member in self.embedders if member != "drop"]
-        if not kept:
-            raise ValueError("Every member is dropped. Keep at least one.")
+        kept = self._validate_members()
         if self.reference is not None and self.reference not in kept:
             raise ValueError(
                 f"reference={self.reference!r} is not among the members {kept}. Name "
                 "one of them, or use None for the one with the most frames."
             )
-
-    def _members(self):
-        """Return the members in use by name, fitted ones if there are."""
-        return dict(getattr(self, "embedders_", None) or self._prepared())
-
-    def _prepared(self):
-        """Return clones of the members that are not dropped, sharing the memory."""
-        members = [
-            (name, clone(member)) for name, member in self.embedders if member != "drop"
-        ]
-        for _, member in members:
-            if member.memory is None:
-                member.set_params(memory=self.memory)
-        return members
 
     def _reference_name(self):
         if self.reference is not None:
