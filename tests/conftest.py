@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_classification, make_multilabel_classification
 
 from skaudioemb import devices
 from tests.models import GOLDEN
@@ -46,3 +47,22 @@ def save_model(tmp_path_factory):
         return folder, save_speech_model(folder, architecture, seed, **settings)
 
     return save
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    return make_classification(
+        n_samples=120,
+        n_features=12,
+        n_informative=8,
+        n_classes=3,
+        class_sep=2.0,
+        random_state=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def indicators():
+    return make_multilabel_classification(
+        n_samples=120, n_features=12, n_classes=4, random_state=0
+    )

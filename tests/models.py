@@ -6,7 +6,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from skaudioemb import CREPE, Fusion, HuBERT, LogMel, Wav2Vec2, WavLM
+from skaudioemb import CREPE, Fusion, HuBERT, LogMel, MLPProbe, Wav2Vec2, WavLM
 from tests.speech_models import save_speech_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,3 +45,9 @@ def wavlm_folder():
     save_speech_model(folder, "wavlm")
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     return folder
+
+
+def small_probe(**params):
+    """Return a probe that learns small sets within a fraction of a second."""
+    defaults = {"hidden_units": 32, "lr": 1e-2, "max_epochs": 60, "random_state": 0}
+    return MLPProbe(**{**defaults, **params})

@@ -1,0 +1,1 @@
+"""Classifiers for embeddings; this side knows neither audio nor encoders."""

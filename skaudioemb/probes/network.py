@@ -1,0 +1,81 @@
+"""The classification network of the HEAR benchmark."""
+
+from math import sqrt
+
+from torch import nn
+
+INITS = {
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+}
+_RELU_GAIN = sqrt(2.0)
+
+
+class ProbeNetwork(nn.Module):
+    """A multilayer perceptron as the HEAR benchmark trains it.
+
+    ``hidden_layers`` blocks of linear layer, batch normalisation, dropout and ReLU, in
+    this order, and a linear layer that gives the logits. Without hidden layers it is
+    that one linear layer, a logistic regression.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of values per row.
+    n_outputs : int
+        Number of logits per row.
+    hidden_layers : int, default=1
+        Number of hidden blocks.
+    hidden_units : int, default=1024
+        Width of each hidden block.
+    dropout : float, default=0.1
+        Probability that a hidden value is set to zero in training.
+    init : {"xavier_uniform", "xavier_normal"}, default="xavier_uniform"
+        Distribution of the first weights. The gain is 1 for the layer that sees the
+        features and sqrt(2) for every later one, the output layer included. Biases
+        start as PyTorch's default has them.
+
+    References
+    ----------
+    .. [1] J. Turian et al., "HEAR: Holistic Evaluation of Audio Representations",
+       Proceedings of Machine Learning Research 176 (NeurIPS 2021), 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skaudioemb.probes.network import ProbeNetwork
+    >>> ProbeNetwork(256, 10, hidden_units=64)(torch.zeros(3, 256)).shape
+    torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        n_features,
+        n_outputs,
+        hidden_layers=1,
+        hidden_units=1024,
+        dropout=0.1,
+        init="xavier_uniform",
+    ):
+        super().__init__()
+        blocks, width, gain = [], n_features, 1.0
+        for _ in range(hidden_layers):
+            blocks += [
+                _linear(width, hidden_units, init, gain),
+                nn.BatchNorm1d(hidden_units),
+                nn.Dropout(dropout),
+                nn.ReLU(),
+            ]
+            width, gain = hidden_units, _RELU_GAIN
+        self.hidden = nn.Sequential(*blocks)
+        self.projection = _linear(width, n_outputs, init, gain)
+
+    def forward(self, X):
+        """Return the logits, [B, n_outputs], of the rows X, [B, n_features]."""
+        return self.projection(self.hidden(X))
+
+
+def _linear(n_inputs, n_outputs, init, gain):
+    layer = nn.Linear(n_inputs, n_outputs)
+    INITS[init](layer.weight, gain=gain)
+    return layer
