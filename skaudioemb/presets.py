@@ -33,7 +33,13 @@ _APACHE = "Apache-2.0"
 _PRESETS = {
     "crepe": Preset("CREPE", {}, 2048, "MIT", "pitch network, fifth block"),
     "crepe_tiny": Preset("CREPE", {"model": "tiny"}, 256, "MIT", "small CREPE"),
-    "hubert": Preset("HuBERT", {}, 768, _APACHE, "HuBERT base, LibriSpeech 960 h"),
+    "hubert": Preset(
+        "HuBERT",
+        {"checkpoint": "facebook/hubert-base-ls960"},
+        768,
+        _APACHE,
+        "HuBERT base, LibriSpeech 960 h",
+    ),
     "hubert_large": Preset(
         "HuBERT",
         {"checkpoint": "facebook/hubert-large-ll60k"},
@@ -49,7 +55,13 @@ _PRESETS = {
         "HuBERT extra large, Libri-Light 60,000 h",
     ),
     "logmel": Preset("LogMel", {}, 128, "none", "log-mel mean and deviation"),
-    "wav2vec2": Preset("Wav2Vec2", {}, 768, _APACHE, "wav2vec 2.0 base"),
+    "wav2vec2": Preset(
+        "Wav2Vec2",
+        {"checkpoint": "facebook/wav2vec2-base"},
+        768,
+        _APACHE,
+        "wav2vec 2.0 base, LibriSpeech 960 h",
+    ),
     "wav2vec2_large": Preset(
         "Wav2Vec2",
         {"checkpoint": "facebook/wav2vec2-large-960h-lv60-self"},
@@ -57,7 +69,13 @@ _PRESETS = {
         _APACHE,
         "wav2vec 2.0 large, fine-tuned and self-trained",
     ),
-    "wavlm": Preset("WavLM", {}, 768, "CC BY-SA 3.0", "WavLM base plus, 94,000 h"),
+    "wavlm": Preset(
+        "WavLM",
+        {"checkpoint": "microsoft/wavlm-base-plus"},
+        768,
+        "CC BY-SA 3.0",
+        "WavLM base plus, 94,000 h",
+    ),
     "wavlm_large": Preset(
         "WavLM",
         {"checkpoint": "microsoft/wavlm-large"},
