@@ -23,6 +23,7 @@ def test_runs(name, tmp_path):
         **os.environ,
         "MPLBACKEND": "Agg",
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
         "TMPDIR": str(temporary),
         "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), *sys.path]),
     }
