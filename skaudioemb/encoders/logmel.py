@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from skaudioemb.audio import import_torchaudio
 from skaudioemb.encoders.base import Encoder, EncoderSpec
 
 # Below the quietest sound of 16-bit audio, so that silence has a finite logarithm.
 _FLOOR = float(np.finfo(np.float32).eps)
+# Frames transformed at once.
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class LogMelSpec(EncoderSpec):
     sample_rate = 16000
     n_layers = 1
     min_samples = 1
+
+    def __post_init__(self):
+        if self.f_min >= self.f_max:
+            raise ValueError(
+                f"f_min={self.f_min} is not below f_max={self.f_max}. Give the lower "
+                "edge of the lowest band and the upper edge of the highest in Hz."
+            )
 
     @property
     def n_features(self):
@@ -70,7 +80,7 @@ class LogMelSpec(EncoderSpec):
 
 
 class LogMel(Encoder):
-    """Spectrogram, mel bands and logarithm of one clip after the other.
+    """Spectrogram, mel bands and logarithm of the frames of all clips.
 
     Parameters
     ----------
@@ -89,16 +99,17 @@ class LogMel(Encoder):
         self.register_buffer("filters", filters)
 
     def forward(self, waveforms):
-        yield 0, torch.cat([self._log_mel(waveform) for waveform in waveforms])
+        # Few operations on the frames of all clips: most clips are too short to be
+        # worth one each.
+        frames = torch.cat([self._cut(waveform) for waveform in waveforms])
+        yield 0, torch.cat([self._log_mel(part) for part in frames.split(CHUNK)])
 
-    def _log_mel(self, waveform):
-        spectrum = torch.stft(
-            waveform,
-            len(self.window),
-            hop_length=self.hop_samples,
-            window=self.window,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        power = spectrum.abs().square()
-        return torch.log(power.T @ self.filters + _FLOOR)
+    def _cut(self, waveform):
+        """Return the windows centred on multiples of the hop, zeros around the clip."""
+        half = len(self.window) // 2
+        padded = F.pad(waveform, (half, len(self.window) - half))
+        return padded.unfold(0, len(self.window), self.hop_samples)
+
+    def _log_mel(self, frames):
+        power = torch.fft.rfft(frames * self.window).abs().square()
+        return torch.log(power @ self.filters + _FLOOR)
