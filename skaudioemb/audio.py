@@ -19,9 +19,11 @@ ends before the length its header promises yields the samples that are there.
 """
 
 import io
+import math
 import os
 import stat
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,7 @@ from skaudioemb.clips import (
     check_rate,
     describe,
     is_bound,
+    is_missing,
     is_segment,
     is_sparse,
 )
@@ -49,6 +52,7 @@ __all__ = [
     "load_ahead",
     "n_resampled",
     "resample",
+    "to_host",
 ]
 
 MAX_CHANNELS = 8  # of a 2-D array given as one clip
@@ -140,9 +144,13 @@ def _read_dict(clip):
 def _read_decoder(decoder):
     try:
         decoded = decoder.get_all_samples()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise AudioError(f"the decoder failed ({error}).") from error
-    channels = np.asarray(_to_host(decoded.data))
+    except Exception as error:
+        # Whatever a decoder raises, it is this clip that cannot be had.
+        raise AudioError(
+            f"the decoder failed ({type(error).__name__}: {error}): replace the clip "
+            "or leave it out."
+        ) from error
+    channels = np.asarray(to_host(decoded.data))
     rate = check_rate(decoded.sample_rate, "sample_rate")
     if channels.size == 0:
         return np.empty(0, np.float32), rate
@@ -154,10 +162,19 @@ def _read_array(clip):
         raise AudioError(
             'an encoded file is given by its path or as {"bytes": content}.'
         )
+    if is_missing(clip):
+        raise AudioError(
+            f"found {clip!r}, a missing value: give a path or an array, or leave the "
+            "clip out."
+        )
+    if isinstance(clip, tuple) and _is_cut_array(clip):
+        raise AudioError(
+            "a segment is (path, start, end): cut an array with a slice instead."
+        )
     if is_sparse(clip):
         raise AudioError("sparse audio is not supported: pass clip.toarray().ravel().")
     try:
-        array = np.asarray(_to_host(clip))
+        array = np.asarray(to_host(clip))
     except (ValueError, TypeError) as error:
         raise AudioError(f"it is no array of samples ({error}).") from error
     if array.dtype.kind not in "fiu" or array.dtype in (np.uint16, np.uint32, "uint64"):
@@ -166,10 +183,22 @@ def _read_array(clip):
             "int8, uint8, int16 or int32, or int64 taken as it is: convert them."
         )
     if array.ndim == 0:
-        raise AudioError(f"found the number {array}, not a path or an array.")
+        raise AudioError(
+            f"found the number {array}, not a path or an array: X has to be a sequence "
+            "of clips."
+        )
     if array.size == 0 or array.ndim == 1:
         return _to_float32(array.reshape(-1))
     return _mean_of_channels([_to_float32(c) for c in _channels_first(array)])
+
+
+def _is_cut_array(clip):
+    return (
+        len(clip) == 3
+        and not isinstance(clip[0], Real)
+        and getattr(clip[0], "ndim", 1) != 0
+        and all(map(is_bound, clip[1:]))
+    )
 
 
 def _kind_of(array):
@@ -188,7 +217,8 @@ def _channels_first(array):
     return array if small == [0] else array.T
 
 
-def _to_host(clip):
+def to_host(clip):
+    """Return a torch tensor as one that numpy can read; anything else as it is."""
     if not hasattr(clip, "detach"):
         return clip
     tensor = clip.detach().cpu()
@@ -236,7 +266,8 @@ def _read_path(path, start=None, end=None):
         raise AudioError("the file holds 0 bytes: replace it or leave it out.")
     if not os.access(path, os.R_OK):
         raise AudioError(f"there is no permission to read {path!r}.")
-    return _decode(path, start, end)
+    # As bytes, for a name that is not valid UTF-8 is a name all the same.
+    return _decode(os.fsencode(path) if os.name == "posix" else path, start, end)
 
 
 def _decode(source, start=None, end=None):
@@ -266,7 +297,8 @@ def _frames_of_segment(file, start, end):
     seconds = file.frames / file.samplerate
     start = 0.0 if start is None else float(start)
     end = seconds if end is None else float(end)
-    inside = 0 <= start <= end and round(end * file.samplerate) <= file.frames
+    inside = 0 <= start <= end < math.inf
+    inside = inside and round(end * file.samplerate) <= file.frames
     if not inside:
         raise AudioError(
             f"the segment goes from {start:g} s to {end:g} s, the file from 0 s to "

@@ -49,4 +49,5 @@ def one_line(error):
 
 def printable(path):
     """Return a path as text that any encoding holds; odd bytes become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else ascii(text)[1:-1]

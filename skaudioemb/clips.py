@@ -119,7 +119,10 @@ def _refuse_single_clips(X):
         )
     if isinstance(X, Mapping):
         one_clip = {"array", "bytes", "path"} & set(X)
-        todo = "wrap this one clip in a list" if one_clip else "pass one of its columns"
+        columns = any(isinstance(X.get(key), list | tuple) for key in ("bytes", "path"))
+        todo = "pass one of its columns, as in X['path']"
+        if one_clip and not columns:
+            todo = "wrap this one clip in a list"
         raise AudioError(f"X is a dict with the keys {sorted(map(str, X))}: {todo}.")
     if isinstance(X, set | frozenset):
         raise AudioError("X is a set, which has no order: pass sorted(X).")
@@ -127,7 +130,12 @@ def _refuse_single_clips(X):
         raise AudioError(
             "X is a sparse matrix, and sparse audio is not supported: pass X.toarray()."
         )
-    if is_segment(X) and len(X) == 3 and all(map(is_bound, X[1:])):
+    if (
+        isinstance(X, tuple)
+        and is_segment(X)
+        and len(X) == 3
+        and all(map(is_bound, X[1:]))
+    ):
         raise AudioError(f"X is one segment, {X!r}: wrap it in a list.")
     if hasattr(X, "get_all_samples"):
         raise AudioError(f"X is one {type(X).__name__}: wrap it in a list.")
@@ -194,6 +202,13 @@ def is_sparse(value):
     return hasattr(value, "toarray") and hasattr(value, "nnz")
 
 
+def is_missing(value):
+    """Tell None, NaN and pandas' NA, which stand for a clip that is not there."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
 def is_segment(clip):
     return (
         isinstance(clip, tuple | list)
@@ -229,7 +244,9 @@ def describe(clip):
     """
     if isinstance(clip, str | os.PathLike):
         path = os.fspath(clip)
-        return os.path.basename(os.path.normpath(path)) if path else "empty path"
+        name = os.path.basename(os.path.normpath(path)) if path else "empty path"
+        # A message lists clips line by line.
+        return name if name.isprintable() else ascii(name)[1:-1]
     if is_segment(clip):
         bounds = [f"{b:g} s" if isinstance(b, Real) else str(b) for b in clip[1:]]
         return " ".join([describe(clip[0]), "from", " to ".join(bounds)])

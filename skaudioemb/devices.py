@@ -31,7 +31,8 @@ def tally():
     -------
     tally : Tally
         ``asked``, ``run`` and ``loaded``; the difference of two tallies tells what
-        happened between them. Clips run in worker processes are counted too.
+        happened between them. Clips that an embedder with ``n_jobs`` runs in worker
+        processes are counted too, those of a search with ``n_jobs`` are not.
     """
     return _tally
 

@@ -197,11 +197,17 @@ class _Runner:
 
     def _load(self, index):
         try:
-            waveform = audio.load(self.clips[index], self.settings.sample_rate)
+            clip = self.clips[index]
+        except Exception as error:
+            # A lazy column decodes here, and raises what it likes for a bad file.
+            reason = f"it could not be had from X ({type(error).__name__}: {error})."
+            failure = audio.AudioError(reason, index=index)
+            failure.__cause__ = error
+            return index, None, failure
+        try:
+            waveform = audio.load(clip, self.settings.sample_rate)
         except audio.AudioError as error:
             return index, None, error.at(index)
-        except OSError as error:
-            return index, None, audio.AudioError(str(error), index=index)
         length = Length(len(waveform.samples), waveform.rate)
         digest = None
         if self.settings.store is not None:

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from sklearn.base import clone
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skaudioemb import AudioError, Frames, Fusion
@@ -291,6 +293,44 @@ def test_bad_clips_of_a_fusion(clips):
         assert np.isnan(fusion.transform(["nowhere.wav"])).all()
 
 
+class Lazy:
+    """A column that decodes at access, one clip of which is broken."""
+
+    def __init__(self, clips):
+        self.clips = clips
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise RuntimeError("could not decode")
+        return self.clips[index]
+
+
+def test_columns_that_fail_at_access(clips):
+    embedder = clone(EMBEDDERS["logmel"])
+    with pytest.raises(AudioError, match=r"clip 1: it could not be had.*not decode"):
+        embedder.transform(Lazy(clips))
+    with pytest.warns(UserWarning, match="1 of 6 clips"):
+        embeddings = embedder.set_params(on_error="nan").transform(Lazy(clips))
+    assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, *[False] * 4]
+
+
+def test_tensors_are_tables_too(embedder):
+    rows = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
+    expected = embedder.transform(rows.numpy())
+    assert_close(embedder.transform(rows.clone().requires_grad_()), expected)
+    half = rows.bfloat16()
+    assert_close(embedder.transform(half), embedder.transform(half.float().numpy()))
+
+
+def test_allow_nan_follows_on_error(embedder):
+    assert not get_tags(embedder).input_tags.allow_nan
+    set_everywhere(embedder, on_error="nan")
+    assert get_tags(embedder).input_tags.allow_nan
+
+
 @pytest.mark.parametrize("n_samples", [1, 2, 399, 400, 719, 720])
 def test_very_short_and_silent_clips(embedder, n_samples):
     with warnings.catch_warnings():
@@ -310,6 +350,7 @@ def test_very_short_and_silent_clips(embedder, n_samples):
         ({"batch_seconds": 0.0}, "batch_seconds"),
         ({"sample_rate": 16000.5}, "sample_rate"),
         ({"device": "tpu-9"}, "device"),
+        ({"n_jobs": 0}, "n_jobs"),
     ],
 )
 def test_bad_parameters_get_a_sentence(single, clips, params, match):

@@ -1,5 +1,10 @@
 """Batches, memory exhaustion, devices and counts; numbers are in test_common."""
 
+import signal
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -181,6 +186,34 @@ def test_progress_bar_tells_throughput(capsys):
     assert "audio-s/s, 2 forwards" in shown
     LogMel().transform(noise(4000))
     assert capsys.readouterr().err == ""
+
+
+SIGNALLED = """
+    import signal
+    import sys
+    import numpy as np
+    from skaudioemb import CREPE, Wav2Vec2
+
+    clips = [np.random.default_rng(0).normal(0, 0.1, n) for n in (9000, 16000)]
+    embedders = [CREPE(hop=0.02, device="cpu"), Wav2Vec2(sys.argv[1], device="cpu")]
+    expected = [embedder.transform(clips) for embedder in embedders]
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    for _ in range(4):
+        for embedder, before in zip(embedders, expected, strict=True):
+            assert np.array_equal(embedder.transform(clips), before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
+def test_signals_do_no_harm():
+    """Some oneDNN kernels corrupt the heap when a signal interrupts them."""
+    checkpoint = CHECKPOINTS / "wav2vec2-large-like"
+    code = textwrap.dedent(SIGNALLED)
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_length_at_a_model_is_rounded_up_and_padded():

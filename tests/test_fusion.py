@@ -192,6 +192,7 @@ def test_fit_leaves_the_given_members_alone(clips, tmp_path):
     [
         ([("a", "drop")], {}, ValueError, "Every member is dropped"),
         ([("a", 3)], {}, TypeError, "Member 'a' is 3"),
+        ([LogMel()], {}, TypeError, "no .name, embedder. pair.*make_fusion"),
         ([("a", LogMel()), ("a", LogMel())], {}, ValueError, "not unique"),
         ([("a", LogMel())], {"reference": "b"}, ValueError, r"not among .* \['a'\]"),
         ([("a", LogMel())], {"merge": "sum"}, ValueError, "merge"),
@@ -235,7 +236,10 @@ def test_dropping_any_member_first_runs_nothing_twice(
     """Even when the reference changes with the member that is dropped."""
     X, y = labelled
     fusion = small_fusion(memory=tmp_path)
-    pipeline = make_pipeline(fusion, LogisticRegression(max_iter=10_000))
+    # The pipeline's own memory clones the fusion, which must not forget its members.
+    pipeline = make_pipeline(
+        fusion, LogisticRegression(max_iter=10_000), memory=str(tmp_path / "pipeline")
+    )
     grid = {
         f"fusion__{name}": ["drop", fusion[name]],
         "fusion__align": ["time", "index"],

@@ -38,6 +38,8 @@ class ClipsTransformer(TransformerMixin, BaseEstimator):
             clips = audio.check_clips(X)
         if not _is_table(X):
             return clips
+        if hasattr(X, "detach"):
+            X = audio.to_host(X).numpy()
         X = validate_data(
             self, X, reset=reset, dtype="numeric", ensure_all_finite=False
         )
@@ -52,6 +54,7 @@ class ClipsTransformer(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
+        tags.input_tags.allow_nan = getattr(self, "on_error", "raise") == "nan"
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
@@ -72,6 +75,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         "device": [str],
         "dtype": [StrOptions(set(devices.DTYPES))],
         "batch_seconds": [Interval(Real, 0, None, closed="neither")],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+            None,
+        ],
         "on_error": [StrOptions({"raise", "nan"})],
         "segments": [Interval(Integral, 1, None, closed="left"), None],
     }

@@ -1,6 +1,6 @@
 """Named members of a composition of embedders, as scikit-learn addresses them."""
 
-from sklearn.base import clone
+from sklearn.base import _clone_parametrized, clone
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import _BaseComposition
 
@@ -47,11 +47,18 @@ class Composition(ClipsTransformer, _BaseComposition):
         self._dropped = {**getattr(self, "_dropped", {}), **dropped}
         return self._set_params("embedders", **params)
 
+    def __sklearn_clone__(self):
+        twin = _clone_parametrized(self)
+        if hasattr(self, "_dropped"):
+            twin._dropped = self._dropped
+        return twin
+
     @property
     def on_error(self):
         """What a bad clip does: become NaN if every member lets it, else raise."""
-        kept = [member for _, member in self.embedders if member != "drop"]
-        return "nan" if all(m.on_error == "nan" for m in kept) else "raise"
+        members = self.get_params(deep=True).values()
+        kept = [m for m in members if isinstance(m, Embedder | Composition)]
+        return "nan" if kept and all(m.on_error == "nan" for m in kept) else "raise"
 
     @property
     def named_embedders(self):
@@ -63,6 +70,12 @@ class Composition(ClipsTransformer, _BaseComposition):
 
     def _validate_members(self):
         """Check the members and return the names of those in use."""
+        for pair in self.embedders:
+            if not (isinstance(pair, list | tuple) and len(pair) == 2):
+                raise TypeError(
+                    f"{pair!r} among the embedders is no (name, embedder) pair. Name "
+                    "the members, or use make_fusion, which does."
+                )
         names = [name for name, _ in self.embedders]
         self._validate_names(names)
         for name, member in self.embedders:

@@ -72,9 +72,13 @@ class Fusion(Composition):
 
     Notes
     -----
-    With a store, a grid over ``merge``, ``align``, ``n_features``, dropped members,
-    members' ``layers`` and the probe runs each clip once through each model: whenever
-    a clip is run, its average towards every other member's frames is stored along.
+    With a store, a grid over ``merge``, ``align``, ``reference``, ``n_features``,
+    dropped members, members' ``layers`` and the probe runs each clip once through each
+    model: whenever a clip is run, its average towards every other member's frames is
+    stored along. A clip is run again for each other value of ``segments``, for the
+    frames that a ``pooling`` with a maximum needs, once a layer, and for a member that
+    appears only after the first use: let the fusion that a grid starts from hold every
+    member, and drop some, rather than the reverse.
 
     References
     ----------

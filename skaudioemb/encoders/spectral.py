@@ -7,40 +7,10 @@ arrays laid out time first, ``(n_samples, n_frames, n_channels)``: a transform i
 product with the leading axis, and no axis ever has to be moved.
 """
 
-import functools
 import math
 
 import torch
 from torch import nn
-
-from skaudioemb.encoders.packed import packing_pays
-
-
-def product(matrix, x):
-    """Return ``matrix @ x`` for a small matrix and a wide ``x``, both float32."""
-    if x.device.type == "cpu" and _wide_weights_pay():
-        return _product_with_wide_weight(matrix, x)
-    return matrix @ x
-
-
-def _product_with_wide_weight(matrix, x):
-    """Multiply with the wide operand in the place of oneDNN's weight.
-
-    Where oneDNN is faster than the BLAS that torch calls by default, this is two to
-    three times faster than ``matrix @ x``, although ``x`` is reordered every time.
-    """
-    return torch.ops.mkldnn._linear_pointwise(matrix, x.t(), None, "none", [], "")
-
-
-@functools.cache
-def _wide_weights_pay():
-    if not packing_pays(torch.float32):
-        return False
-    # Weights that are neither packed nor contiguous are an unusual use of an operator
-    # that is not public: small integers show exactly whether it is right.
-    left = torch.arange(24, dtype=torch.float32).view(4, 6)
-    right = torch.arange(42, dtype=torch.float32).view(6, 7)
-    return torch.equal(_product_with_wide_weight(left, right), left @ right)
 
 
 def circular_length(n_samples, kernel_size=64):
@@ -155,7 +125,7 @@ class SpectralBlock(nn.Module):
         -------
         spectrum : Tensor of shape (n_rows, n_frames, n_inputs)
         """
-        return product(self.into, x.flatten(1)).view(-1, *x.shape[1:])
+        return (self.into @ x.flatten(1)).view(-1, *x.shape[1:])
 
     def forward(self, spectrum):
         """Return the block's output for the spectrum of its input.
@@ -170,6 +140,6 @@ class SpectralBlock(nn.Module):
         y : Tensor of shape (n_samples / 2, n_frames, n_outputs)
         """
         products = torch.bmm(spectrum, self.factors)
-        y = product(self.out_of, products.flatten(1)).view(-1, *products.shape[1:])
+        y = (self.out_of @ products.flatten(1)).view(-1, *products.shape[1:])
         y += self.bias
         return torch.maximum(y[: self.half], y[self.half :]).relu_()
