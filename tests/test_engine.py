@@ -202,6 +202,7 @@ SIGNALLED = """
     for _ in range(4):
         for embedder, before in zip(embedders, expected, strict=True):
             assert np.array_equal(embedder.transform(clips), before)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 """
 
 
