@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 
 from skaudioemb.cli_common import (
@@ -55,6 +56,7 @@ def _prepare(args, paths, memory):
     if args.out.suffix == ".parquet":
         _check_parquet()
     from skaudioemb import Store, make_embedder
+    from skaudioemb.devices import resolve_device
 
     store = Store(memory)
     store.info()
@@ -70,23 +72,8 @@ def _prepare(args, paths, memory):
         **dict(args.set),
     }
     embedder = make_embedder(args.model, **params).fit(paths)
-    _check_device(embedder.device)
+    resolve_device(embedder.device)
     return embedder
-
-
-def _check_device(name):
-    import torch
-
-    from skaudioemb.devices import resolve_device
-
-    device = resolve_device(name)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={name!r} cannot be used here ({one_line(error).rstrip('.')}). "
-            "Choose 'auto' or 'cpu'."
-        ) from error
 
 
 def _compute(embedder, paths, frames):
@@ -169,8 +156,8 @@ def _write_parquet(file, names, rows, embedder):
 
 def _check_parquet():
     try:
-        import pandas  # noqa: F401
-        import pyarrow  # noqa: F401
+        for name in ("pandas", "pyarrow"):
+            import_module(name)
     except ImportError as error:
         raise ImportError(
             f"Writing .parquet needs pandas and pyarrow ({error}). Run "

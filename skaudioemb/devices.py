@@ -44,17 +44,38 @@ def count(**increments):
         _tally = Tally(*(a + increments.get(f, 0) for f, a in _tally._asdict().items()))
 
 
-def resolve_device(device):
-    """Return the torch device that ``device`` names; "auto" prefers CUDA."""
+def resolve_device(device, *, fall_back=False):
+    """Return the torch device that ``device`` names; "auto" prefers CUDA.
+
+    Parameters
+    ----------
+    device : str
+        "auto" or a device as torch names it.
+    fall_back : bool, default=False
+        Whether the CPU stands in for CUDA where there is none.
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
+        resolved = torch.device(device)
+        if fall_back and resolved.type == "cuda" and not torch.cuda.is_available():
+            return torch.device("cpu")
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"device={device!r} is not a torch device. Choose 'auto', 'cpu', 'cuda' or "
-            "'cuda:<index>'."
+            f"device={device!r} cannot be used here ({str(error).splitlines()[0]}). "
+            "Choose 'auto', 'cpu', 'cuda' or 'cuda:<index>'."
         ) from error
+    return resolved
 
 
 def load_encoder(spec, device, dtype):

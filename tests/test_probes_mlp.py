@@ -140,7 +140,7 @@ class TestPickle:
         again = pickle.loads(pickle.dumps(probe))
         expected = probe.predict(blobs[0])
         np.testing.assert_array_equal(again.predict(blobs[0]), expected)
-        with pytest.raises(ValueError, match="finds no CUDA device"):
+        with pytest.raises(ValueError, match="device='cuda' cannot be used here"):
             probe.fit(*blobs)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -227,7 +227,7 @@ class TestParameters:
             ({"batch_size": 1}, r"'batch_size' .*\[2, inf\). Got 1"),
             ({"patience": 0}, "'patience' .* Got 0"),
             ({"validation": 1.0}, "'validation' .* Got 1.0"),
-            ({"device": "gpu"}, "device='gpu' is not a torch device"),
+            ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ],
     )
     def test_illegal_values_are_named(self, blobs, params, message):

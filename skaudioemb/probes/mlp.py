@@ -28,7 +28,6 @@ from skaudioemb.probes.training import (
     ProbeNet,
     TensorBatches,
     seeded,
-    usable_device,
 )
 
 _RECORDED = ("train_loss", "valid_loss", "score")
@@ -226,7 +225,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
             If some validation rows have a label that no training row has.
         """
         X, y = self._check_rows(X, y, reset=True)
-        device = usable_device(resolve_device(self.device))
+        device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
         seed, batch_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         self._targets = Targets(y)
@@ -271,7 +270,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         X = self._check_rows(X, reset=False)
-        device = usable_device(resolve_device(self.device), fall_back=True)
+        device = resolve_device(self.device, fall_back=True)
         if torch.device(self.net_.device) != device:
             self.net_.move_to(device)
         return self.net_.predict_proba(Dataset(as_tensor(X)))

@@ -245,31 +245,3 @@ def seeded(seed, device):
         if on_cuda:
             torch.cuda.manual_seed(seed)
         yield
-
-
-def usable_device(device, *, fall_back=False):
-    """Return a device that is there: ``device``, or the CPU in its stead.
-
-    Parameters
-    ----------
-    device : torch.device
-    fall_back : bool, default=False
-        Whether the CPU stands in for CUDA where there is none.
-
-    Returns
-    -------
-    device : torch.device
-
-    Raises
-    ------
-    ValueError
-        If CUDA is asked for, is not there, and nothing may stand in.
-    """
-    if device.type != "cuda" or torch.cuda.is_available():
-        return device
-    if fall_back:
-        return torch.device("cpu")
-    raise ValueError(
-        f"device='{device}' asks for CUDA, but torch finds no CUDA device. Use 'auto' "
-        "or 'cpu'."
-    )
