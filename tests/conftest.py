@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import soundfile
 from sklearn.datasets import make_classification, make_multilabel_classification
 
 from skaudioemb import devices
+from skaudioemb.store import Store
 from tests.models import GOLDEN
+from tests.sounds import noise
 from tests.speech_models import save_speech_model
 
 
@@ -66,3 +69,16 @@ def indicators():
     return make_multilabel_classification(
         n_samples=120, n_features=12, n_classes=4, random_state=0
     )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(8000), 8000, subtype="FLOAT")
+    return path

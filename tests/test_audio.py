@@ -3,7 +3,6 @@ import math
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,48 +12,9 @@ import torch
 
 from skaudioemb import audio
 from skaudioemb.audio import (
-    AudioError,
-    describe,
     load,
 )
-
-RATE = 16000
-
-
-def tone(hertz, rate, seconds=0.5):
-    times = np.arange(round(seconds * rate)) / rate
-    return 0.5 * np.sin(2 * np.pi * hertz * times)
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).uniform(-0.7, 0.7, shape).astype(np.float32)
-
-
-def same(waveform, samples, rate=RATE):
-    assert waveform.rate == rate
-    assert isinstance(waveform.rate, int)
-    assert waveform.samples.dtype == np.float32
-    assert waveform.samples.ndim == 1
-    assert waveform.samples.flags.c_contiguous
-    assert waveform.samples.flags.writeable
-    np.testing.assert_array_equal(waveform.samples, np.asarray(samples, np.float32))
-    return True
-
-
-def reason_of(clip, sample_rate=RATE):
-    with pytest.raises(AudioError) as caught:
-        load(clip, sample_rate)
-    message = str(caught.value)
-    assert message.startswith(describe(clip) + ": ")
-    assert message.endswith(".")
-    return message
-
-
-@pytest.fixture
-def wav(tmp_path):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, noise(8000), 8000, subtype="FLOAT")
-    return path
+from tests.sounds import RATE, noise, reason_of, same, tone
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 6])
@@ -363,66 +323,6 @@ def test_samples_that_are_not_finite(tmp_path, as_file):
 
 def test_float64_beyond_float32_is_infinite():
     assert "1 infinity" in reason_of(np.array([0.0, 1e300]))
-
-
-def test_dicts_of_arrays():
-    samples = noise(100)
-    clip = {"array": samples, "sampling_rate": 8000, "path": "a.wav"}
-    assert same(load(clip, RATE), samples, 8000)
-    clip = {"array": samples.tolist(), "sampling_rate": np.int64(8000)}
-    assert same(load(clip, RATE), samples, 8000)
-
-
-def test_dicts_of_files(wav):
-    expected = load(wav, RATE).samples
-    content = wav.read_bytes()
-    for clip in (
-        {"path": wav},
-        {"path": str(wav), "bytes": None},
-        {"bytes": content},
-        {"bytes": bytearray(content), "path": None},
-        {"bytes": memoryview(content), "path": "of no file"},
-    ):
-        assert same(load(clip, RATE), expected, 8000)
-
-
-@pytest.mark.parametrize(
-    ("clip", "found"),
-    [
-        ({}, "found a dict with the keys []"),
-        ({"audio": [1.0], 3: 4}, "found a dict with the keys ['3', 'audio']"),
-        ({"bytes": None, "path": None}, "found a dict with the keys ['bytes', 'path']"),
-        ({"bytes": "text"}, "found a dict with the keys ['bytes']"),
-        ({"array": [1.0]}, 'no "sampling_rate"'),
-        ({"bytes": b""}, '"bytes" is empty'),
-        ({"path": "no.wav"}, "there is no file"),
-    ],
-)
-def test_dicts_without_what_is_needed(clip, found):
-    assert found in reason_of(clip)
-
-
-class Decoder:
-    """As torchcodec.decoders.AudioDecoder, which torch alone does not bring."""
-
-    def __init__(self, data, sample_rate=8000):
-        self.samples = SimpleNamespace(data=data, sample_rate=sample_rate)
-
-    def get_all_samples(self):
-        if self.samples.data is None:
-            raise RuntimeError("no audio stream found")
-        return self.samples
-
-
-def test_decoders():
-    stereo = noise(2, 100)
-    decoder = Decoder(torch.from_numpy(stereo))
-    assert same(load(decoder, RATE), (stereo[0] + stereo[1]) / np.float32(2), 8000)
-    assert same(load(Decoder(torch.ones(2, 3)), RATE), np.ones(3), 8000)
-    assert "holds no samples" in reason_of(Decoder(torch.ones(2, 0)))
-    assert "the decoder failed (RuntimeError: no audio stream found)" in reason_of(
-        Decoder(None)
-    )
 
 
 def test_the_module_itself_loads_nothing_heavy():

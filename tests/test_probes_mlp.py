@@ -82,6 +82,13 @@ class TestLabels:
             small().fit(X, np.column_stack([y, y]))
 
 
+class TestBatches:
+    def test_a_single_last_row_does_not_break_the_training(self, blobs):
+        X, y = blobs[0][:65], blobs[1][:65]
+        probe = small(batch_size=16, validation=None, max_epochs=20).fit(X, y)
+        assert probe.score(X, y) > 0.9
+
+
 class TestReproducible:
     def test_equal_seeds_give_equal_bits(self, blobs):
         X, y = blobs

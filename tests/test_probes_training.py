@@ -394,8 +394,3 @@ class TestBatches:
         epochs = [torch.cat([X for X, _ in shuffled]).tolist() for _ in range(2)]
         assert epochs[0] != epochs[1]
         assert torch.cat([X for X, _ in fixed]).tolist() == [*range(100)]
-
-    def test_a_single_last_row_does_not_break_the_training(self, blobs):
-        X, y = blobs[0][:65], blobs[1][:65]
-        probe = small(batch_size=16, validation=None, max_epochs=20).fit(X, y)
-        assert probe.score(X, y) > 0.9
