@@ -18,10 +18,9 @@ import joblib
 import numpy as np
 import torch
 
-from skaudioemb import audio, devices
+from skaudioemb import audio, devices, windows
 from skaudioemb.encoders.base import EncoderSpec
 from skaudioemb.store import Store
-from skaudioemb.summaries import Collector
 
 # Changes when the arithmetic behind stored embeddings does.
 _NUMERICS = "1"
@@ -242,11 +241,13 @@ class _Runner:
         limit = self._batch_seconds * spec.sample_rate
         batch, total = [], 0
         for clip in clips:
-            if batch and total + lengths[clip.index] > limit:
+            length = lengths[clip.index]
+            differs = not spec.mixes_lengths and length * len(batch) != total
+            if batch and (differs or total + length > limit):
                 yield batch
                 batch, total = [], 0
             batch.append(clip)
-            total += lengths[clip.index]
+            total += length
         if batch:
             yield batch
 
@@ -285,20 +286,11 @@ class _Runner:
         spec, settings = self.request.spec, self.settings
         device = devices.resolve_device(settings.device)
         encoder = devices.load_encoder(spec, device, settings.dtype)
-        n_frames = [spec.n_frames(len(waveform)) for waveform in waveforms]
-        collector = Collector(
-            n_frames, [self._summaries(clip) for clip in batch], spec.n_layers
-        )
+        summaries = [self._summaries(clip) for clip in batch]
+        max_samples = self._batch_seconds * spec.sample_rate
         with torch.inference_mode(), devices.full_precision(device, settings.dtype):
             tensors = [torch.from_numpy(samples).to(device) for samples in waveforms]
-            for layer, frames in encoder(tensors):
-                if len(frames) != sum(n_frames):
-                    raise AssertionError(
-                        f"{type(encoder).__name__} gave {len(frames)} frames where its "
-                        f"spec promises {sum(n_frames)}."
-                    )
-                collector.add(layer, frames)
-            results = collector.results()
+            results = windows.summarise(encoder, spec, tensors, summaries, max_samples)
         devices.count(run=len(batch))
         self.n_run += len(batch)
         self.audio_seconds += sum(map(len, waveforms)) / spec.sample_rate

@@ -110,16 +110,22 @@ class Reduced:
     segments : int or None
     selection : tuple of int or None
         The layers that are averaged before; None keeps every layer apart.
+    bounds : tuple of (int, int) or None
+        The groups of frames, where they are not those of ``segments``.
     """
 
     kind: str
     segments: int | None = None
     selection: tuple | None = None
+    bounds: tuple | None = None
 
     @property
     def name(self):
         layers = "" if self.selection is None else "-" + _selection_name(self.selection)
-        return f"{self.kind}-{self.segments or 'whole'}{layers}"
+        groups = self.segments or "whole"
+        if self.bounds is not None:
+            groups = ".".join(f"{start}-{stop}" for start, stop in self.bounds)
+        return f"{self.kind}-{groups}{layers}"
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,10 @@ class Collector:
 def _reduce(frames, summary):
     import torch
 
-    groups = [frames[a:b] for a, b in segment_bounds(len(frames), summary.segments)]
+    bounds = summary.bounds
+    if bounds is None:
+        bounds = segment_bounds(len(frames), summary.segments)
+    groups = [frames[start:stop] for start, stop in bounds]
     if summary.kind == "max":
         return torch.stack([group.amax(dim=0) for group in groups])
     return torch.stack([group.std(dim=0, correction=0) for group in groups])

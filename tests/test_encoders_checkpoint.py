@@ -20,6 +20,8 @@ from tests.speech_models import (
     stock_layers,
 )
 
+SCALED = "zero-mean-unit-var"
+
 
 def test_spec_is_a_value(save_model):
     folder, _ = save_model("hubert")
@@ -51,19 +53,19 @@ def test_a_changed_folder_is_noticed(save_model, tmp_path):
     folder, _ = save_model("wav2vec2")
     shutil.copytree(folder, tmp_path / "model")
     spec = Wav2Vec2Spec(str(tmp_path / "model"))
-    assert (spec.sample_rate, spec.do_normalize) == (16000, False)
+    assert (spec.sample_rate, spec.scaling) == (16000, "none")
     settings = {"sampling_rate": 24000, "do_normalize": True}
     text = json.dumps(settings)
     (tmp_path / "model" / "preprocessor_config.json").write_text(text)
     spec = Wav2Vec2Spec(str(tmp_path / "model"))
-    assert (spec.sample_rate, spec.do_normalize) == (24000, True)
+    assert (spec.sample_rate, spec.scaling) == (24000, SCALED)
 
 
 def test_normalisation_without_preprocessor_file(save_model):
-    for kind, expected in ((BASE_LIKE, False), (LARGE_LIKE, True)):
+    for kind, expected in ((BASE_LIKE, "none"), (LARGE_LIKE, SCALED)):
         folder, _ = save_model("wav2vec2", **kind)
-        assert Wav2Vec2Spec(str(folder)).do_normalize is expected
-        assert Wav2Vec2Spec(str(folder), normalize="none").do_normalize is False
+        assert Wav2Vec2Spec(str(folder)).scaling == expected
+        assert Wav2Vec2Spec(str(folder), normalize="none").scaling == "none"
 
 
 def test_ctc_and_half_precision_checkpoints(tmp_path, capfd):
@@ -117,7 +119,7 @@ def test_missing_weights_are_an_error(save_model, tmp_path):
     [
         ("wav2vec2", "hubert", r"'wav2vec2' model, but HuBERT.*Use Wav2Vec2 for it"),
         ("hubert", "wavlm", r"'hubert' model, but WavLM.*Use HuBERT for it"),
-        ("whisper", "wav2vec2", r"Wav2Vec2 reads 'wav2vec2' checkpoints only"),
+        ("whisper", "wav2vec2", r"is a 'whisper' model.*Use HFAudioModel for it"),
     ],
 )
 def test_another_kind_is_an_error(found, expected, advice, tmp_path):
@@ -175,7 +177,7 @@ def test_a_cached_model_needs_no_network(hub_cache, save_model):
     (cache / "refs" / "main").write_text(commit)
     spec = Wav2Vec2Spec("somebody/speech-model")
     with pytest.warns(UserWarning, match=r"preprocessor_config\.json.*not in the"):
-        assert spec.do_normalize
+        assert spec.scaling == SCALED
     assert f"somebody/speech-model@{commit}" in spec.identity
     assert str(hub_cache) not in spec.identity
     pinned = Wav2Vec2Spec("somebody/speech-model", revision=commit, normalize="none")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from skaudioemb.encoders import conv_stem, packed, ragged
-from skaudioemb.encoders.wav2vec2 import Wav2Vec2Spec, zero_mean_unit_variance
+from skaudioemb.encoders.wav2vec2 import Wav2Vec2Spec, standardised
 from tests.speech_models import (
     BASE_LIKE,
     LARGE_LIKE,
@@ -229,10 +229,10 @@ def test_a_silent_clip_is_finite(save_model):
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
 
 
-def test_zero_mean_unit_variance(clips):
+def test_standardised(clips):
     with np.load(GOLDEN / "clips_normalized.npz") as file:
         for name, clip in clips.items():
-            result = zero_mean_unit_variance(clip)
+            result = standardised(clip)
             assert result.dtype == torch.float32
             np.testing.assert_allclose(result, file[name], rtol=0, atol=5e-6)
 

@@ -1,9 +1,26 @@
 """What every encoder offers: a spec known without weights, and a network."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
+
+
+class Window(NamedTuple):
+    """A part of a clip that runs through the encoder by itself.
+
+    Attributes
+    ----------
+    start, stop : int
+        Its samples.
+    skip : int
+        Leading frames that the window before has given already.
+    """
+
+    start: int
+    stop: int
+    skip: int = 0
 
 
 class EncoderSpec(ABC):
@@ -26,7 +43,11 @@ class EncoderSpec(ABC):
     identity : str
         Names the numbers that come out: the model, its weights' content and every
         setting that changes frames. Never a path, a device or a batch size.
+    mixes_lengths : bool
+        Whether clips of different lengths can run together.
     """
+
+    mixes_lengths = True
 
     @abstractmethod
     def n_frames(self, n_samples):
@@ -35,6 +56,14 @@ class EncoderSpec(ABC):
     @abstractmethod
     def frame_times(self, n_frames):
         """Return the centres of ``n_frames`` frames in seconds, float64."""
+
+    def times_of(self, n_samples):
+        """Return the centres of the frames of a clip of ``n_samples`` samples."""
+        return self.frame_times(self.n_frames(n_samples))
+
+    def windows(self, n_samples):
+        """Return the :class:`Window` that a clip is cut into, whole by default."""
+        return [Window(0, n_samples)]
 
     @abstractmethod
     def load(self, device, dtype):
@@ -79,3 +108,12 @@ class Encoder(nn.Module, ABC):
             depend on its neighbours. The consumer may keep no reference to it
             beyond the next iteration.
         """
+
+    def prepare(self, waveform):
+        """Return a whole clip as its windows see it, at its old length."""
+        return waveform
+
+    def stream(self, waveforms, consume):
+        """Call ``consume(layer, frames)`` with what :meth:`forward` yields."""
+        for layer, frames in self(waveforms):
+            consume(layer, frames)

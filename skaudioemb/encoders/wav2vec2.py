@@ -6,18 +6,15 @@ the clip alone, and no layer outlives its turn.
 """
 
 import functools
-import os
-import warnings
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from math import prod
-from typing import Any, NamedTuple
+from math import ceil
 
 import torch
+from torch.nn import functional as F
 
 from skaudioemb.encoders import checkpoint as files
 from skaudioemb.encoders.base import Encoder, EncoderSpec, RegularFrames
-from skaudioemb.encoders.conv_stem import ConvStem, receptive_field
+from skaudioemb.encoders.conv_stem import ConvStem
 from skaudioemb.encoders.packed import PackedLinear
 from skaudioemb.encoders.positions import PositionalConv
 from skaudioemb.encoders.ragged import (
@@ -27,32 +24,16 @@ from skaudioemb.encoders.ragged import (
     position_biases,
     runs_of,
 )
+from skaudioemb.encoders.speech_checkpoint import describe, load_model
 
-# Class of the embedder, and names of transformers' classes, by architecture.
-_CLASSES = {
-    "wav2vec2": ("Wav2Vec2", "Wav2Vec2Config", "Wav2Vec2Model"),
-    "hubert": ("HuBERT", "HubertConfig", "HubertModel"),
-    "wavlm": ("WavLM", "WavLMConfig", "WavLMModel"),
-}
-# Keeps the normalisation of a silent clip finite (Wav2Vec2FeatureExtractor).
-_VARIANCE_FLOOR = 1e-7
-# Only training uses it, and not every checkpoint has it.
-_UNUSED_WEIGHTS = {"masked_spec_embed"}
-
-
-class _Description(NamedTuple):
-    """What the small files of a checkpoint say."""
-
-    config: Any
-    sample_rate: int
-    do_normalize: bool
-    window: int
-    stride: int
+# Added to the variance of a clip, so that silence stays finite: by transformers'
+# Wav2Vec2FeatureExtractor, and by torch's layer norm.
+_VARIANCE_FLOORS = {"zero-mean-unit-var": 1e-7, "layer-norm": 1e-5}
 
 
 @dataclass(frozen=True)
 class Wav2Vec2Spec(RegularFrames, EncoderSpec):
-    """A checkpoint of wav2vec 2.0, HuBERT or WavLM.
+    """A checkpoint of wav2vec 2.0, HuBERT, WavLM, UniSpeech or UniSpeech-SAT.
 
     Attributes are read from ``config.json`` and ``preprocessor_config.json``; a
     checkpoint without the latter is taken to expect 16 kHz, and normalised clips if
@@ -65,11 +46,16 @@ class Wav2Vec2Spec(RegularFrames, EncoderSpec):
         ``save_pretrained``.
     revision : str or None
         Branch, tag or commit of a model id.
-    normalize : {"checkpoint", "none", "zero-mean-unit-var"}
+    normalize : {"checkpoint", "none", "zero-mean-unit-var", "layer-norm"}
         Scaling of each clip: what the checkpoint's preprocessor file says, none, or
-        to zero mean and unit variance.
-    architecture : {"wav2vec2", "hubert", "wavlm"}
+        to zero mean and unit variance with 1e-7 or 1e-5 added to the variance.
+    architecture : {"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"}
         The kind that the checkpoint has to be.
+    output_norm : bool
+        Whether the last layer of each clip is scaled to zero mean and unit variance
+        over all of its frames and features.
+    max_seconds : float or None
+        Frames of longer clips attend within windows of at most this length.
 
     Raises
     ------
@@ -83,6 +69,8 @@ class Wav2Vec2Spec(RegularFrames, EncoderSpec):
     revision: str | None = None
     normalize: str = "checkpoint"
     architecture: str = "wav2vec2"
+    output_norm: bool = False
+    max_seconds: float | None = None
 
     def __reduce__(self):
         return type(self), astuple(self)
@@ -92,7 +80,7 @@ class Wav2Vec2Spec(RegularFrames, EncoderSpec):
     @functools.cached_property
     def _description(self):
         folder = files.folder_of(self.checkpoint, self.revision)
-        return _describe(folder, self.architecture)
+        return describe(folder, self.architecture)
 
     @property
     def sample_rate(self):
@@ -115,18 +103,27 @@ class Wav2Vec2Spec(RegularFrames, EncoderSpec):
         return self._description.stride
 
     @property
-    def do_normalize(self):
-        """Whether clips are scaled to zero mean and unit variance."""
-        if self.normalize == "checkpoint":
-            return self._description.do_normalize
-        return self.normalize == "zero-mean-unit-var"
+    def scaling(self):
+        """How each clip is scaled: as ``normalize``, but never "checkpoint"."""
+        if self.normalize != "checkpoint":
+            return self.normalize
+        return "zero-mean-unit-var" if self._description.do_normalize else "none"
+
+    @property
+    def max_frames(self):
+        """Largest number of frames that attend to each other, or None."""
+        if self.max_seconds is None:
+            return None
+        return max(1, int(self.max_seconds * self.sample_rate / self.hop_samples))
 
     @functools.cached_property
     def identity(self):
         folder = files.folder_of(self.checkpoint, self.revision)
-        scaling = "zero-mean-unit-var" if self.do_normalize else "raw"
         content = files.content_of(folder)
-        return f"{self.architecture}-{content}-{self.sample_rate}-{scaling}"
+        name = f"{self.architecture}-{content}-{self.sample_rate}-{self.scaling}"
+        if self.output_norm:
+            name += "-normed"
+        return name if self.max_frames is None else f"{name}-{self.max_frames}"
 
     def load(self, device, dtype):
         """Return the encoder with the checkpoint's weights.
@@ -140,136 +137,19 @@ class Wav2Vec2Spec(RegularFrames, EncoderSpec):
         """
         folder = files.folder_of(self.checkpoint, self.revision)
         config = self._description.config
-        model = _load_model(folder, config, self.architecture)
-        network = SpeechTransformer(
-            model, config, self.do_normalize, torch.device(device), dtype
-        )
+        model = load_model(folder, config, self.architecture)
+        network = SpeechTransformer(model, self, torch.device(device), dtype)
         return network.requires_grad_(False).eval()
 
 
-def _describe(folder, architecture):
-    config_path = folder / files.CONFIG_FILE
-    preprocessor_path = folder / files.PREPROCESSOR_FILE
-    stamps = (
-        files.stamp_of(config_path),
-        (files.stamp_of(preprocessor_path) if preprocessor_path.is_file() else None),
-    )
-    return _describe_once(folder, architecture, stamps)
-
-
-@functools.lru_cache(maxsize=64)
-def _describe_once(folder, architecture, stamps):
-    config = _read_config(folder, architecture)
-    preprocessor = _read_preprocessor(folder)
-    return _Description(
-        config=config,
-        sample_rate=preprocessor.get("sampling_rate", 16000),
-        do_normalize=preprocessor.get(
-            "do_normalize", config.feat_extract_norm == "layer"
-        ),
-        window=receptive_field(config.conv_kernel, config.conv_stride),
-        stride=prod(config.conv_stride),
-    )
-
-
-def _read_config(folder, architecture):
-    import transformers
-
-    if architecture not in _CLASSES:
-        raise ValueError(
-            f"architecture={architecture!r} is not known. Choose one of "
-            f"{', '.join(map(repr, _CLASSES))}."
-        )
-    settings = files.read_json(folder / files.CONFIG_FILE)
-    found = settings.get("model_type", architecture)
-    embedder, config_class, _ = _CLASSES[architecture]
-    if found != architecture:
-        known = _CLASSES.get(found)
-        advice = (
-            f"Use {known[0]} for it."
-            if known
-            else f"{embedder} reads {architecture!r} checkpoints only."
-        )
-        raise ValueError(
-            f"The checkpoint {str(folder)!r} is a {found!r} model, but {embedder} "
-            f"expects {architecture!r}. {advice}"
-        )
-    config = getattr(transformers, config_class).from_dict(settings)
-    if getattr(config, "add_adapter", False):
-        raise ValueError(
-            f"The checkpoint {str(folder)!r} has add_adapter=True: its adapter gives "
-            "the last layer another frame rate than the layers before. Save the model "
-            "without it (config.add_adapter = False)."
-        )
-    return config
-
-
-def _read_preprocessor(folder):
-    try:
-        path = files.fetch(folder, files.PREPROCESSOR_FILE)
-    except OSError as error:
-        warnings.warn(
-            f"{error} Until then, sample rate and normalisation are those that are "
-            "usual for the model's kind.",
-            UserWarning,
-            stacklevel=2,
-        )
-        return {}
-    return {} if path is None else files.read_json(path)
-
-
-def _load_model(folder, config, architecture):
-    """Return the transformers model with float32 weights, or raise if some lack."""
-    import transformers
-
-    files.weight_files(folder)
-    model_class = getattr(transformers, _CLASSES[architecture][2])
-    with _quiet_transformers():
-        model, report = model_class.from_pretrained(
-            os.fspath(folder),
-            config=config,
-            # The default is the dtype of the file, which may be half precision.
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    missing = sorted(set(report["missing_keys"]) - _UNUSED_WEIGHTS)
-    if missing:
-        raise ValueError(
-            f"The weights in {str(folder)!r} lack {len(missing)} of the encoder's "
-            f"tensors ({', '.join(missing[:3])}, ...). They are not those of the "
-            f"{architecture} model that {files.CONFIG_FILE} describes; save or "
-            "download the checkpoint again."
-        )
-    return model.eval()
-
-
-@contextmanager
-def _quiet_transformers():
-    """Silence progress bars and the report on the heads that are left out."""
-    from transformers.utils import logging
-
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
-
-
 class SpeechTransformer(Encoder):
-    """The network of all three models, over the packed frames of a batch.
+    """The network of all these models, over the packed frames of a batch.
 
     Parameters
     ----------
     model : PreTrainedModel
         Its modules are taken over and must not be used any more.
-    config : PreTrainedConfig
-    do_normalize : bool
-        Scale each clip to zero mean and unit variance.
+    spec : Wav2Vec2Spec
     device : torch.device
     dtype : torch.dtype
         Of matrix products and attention; residuals and norms are float32. With
@@ -282,9 +162,12 @@ class SpeechTransformer(Encoder):
     S. Chen et al., "WavLM", JSTSP 2022.
     """
 
-    def __init__(self, model, config, do_normalize, device, dtype):
+    def __init__(self, model, spec, device, dtype):
         super().__init__()
-        self.do_normalize = do_normalize
+        config = model.config
+        self.variance_floor = _VARIANCE_FLOORS.get(spec.scaling)
+        self.has_output_norm = spec.output_norm
+        self.max_frames = spec.max_frames
         self.dtype = dtype
         self.is_pre_norm = config.do_stable_layer_norm
         stem_dtype = torch.float32 if dtype == torch.float16 else dtype
@@ -306,25 +189,45 @@ class SpeechTransformer(Encoder):
 
     def forward(self, waveforms):
         counts = [self.stem.n_frames(len(waveform)) for waveform in waveforms]
-        runs = runs_of(counts)
-        frames = self._embed(waveforms, counts)
+        # The convolutions see whole clips, whatever the windows.
+        windows = [size for count in counts for size in self._windows(count)]
+        runs = runs_of(windows)
+        frames = self._embed(waveforms, windows)
         yield 0, frames
         for layer, block in enumerate(self.blocks, start=1):
             frames = block(frames, runs)
-            if self.is_pre_norm and layer == len(self.blocks):
-                frames = self.norm(frames)
+            if layer == len(self.blocks):
+                frames = self._finish(frames, counts)
             yield layer, frames
 
-    def _embed(self, waveforms, counts):
+    def _windows(self, count):
+        """Return the sizes of as few equal windows as hold ``count`` frames."""
+        if self.max_frames is None or count <= self.max_frames:
+            return [count]
+        n_windows = ceil(count / self.max_frames)
+        size, n_longer = divmod(count, n_windows)
+        return [size + 1] * n_longer + [size] * (n_windows - n_longer)
+
+    def _embed(self, waveforms, windows):
         """Return the input of the first block."""
-        if self.do_normalize:
-            waveforms = [zero_mean_unit_variance(waveform) for waveform in waveforms]
+        if self.variance_floor is not None:
+            waveforms = [
+                standardised(waveform, self.variance_floor) for waveform in waveforms
+            ]
         frames = self.stem(waveforms).float()
         if self.stem_norm is not None:
             frames = self.stem_norm(frames)
         frames = self.project(frames.to(self.dtype)).float()
-        frames = frames + self.positions(frames, counts)
+        frames = frames + self.positions(frames, windows)
         return frames if self.is_pre_norm else self.norm(frames)
+
+    def _finish(self, frames, counts):
+        if self.is_pre_norm:
+            frames = self.norm(frames)
+        if not self.has_output_norm:
+            return frames
+        clips = [F.layer_norm(clip, clip.shape) for clip in frames.split(counts)]
+        return torch.cat(clips)
 
 
 def _attentions(layers, config, device, dtype):
@@ -337,27 +240,29 @@ def _attentions(layers, config, device, dtype):
     ]
 
 
-def zero_mean_unit_variance(waveform):
-    """Return a clip scaled as Wav2Vec2FeatureExtractor does, float32.
+def standardised(waveform, variance_floor=1e-7):
+    """Return a clip scaled to zero mean and unit variance, float32.
 
     Parameters
     ----------
     waveform : Tensor of shape (n_samples,)
+    variance_floor : float, default=1e-7
+        Added to the variance; the default is Wav2Vec2FeatureExtractor's.
 
     Returns
     -------
     scaled : Tensor of shape (n_samples,)
-        (x - mean) / sqrt(population variance + 1e-7), computed in float64.
+        (x - mean) / sqrt(population variance + floor), computed in float64.
 
     Examples
     --------
     >>> import torch
-    >>> from skaudioemb.encoders.wav2vec2 import zero_mean_unit_variance
-    >>> zero_mean_unit_variance(torch.tensor([0.0, 4.0]))
+    >>> from skaudioemb.encoders.wav2vec2 import standardised
+    >>> standardised(torch.tensor([0.0, 4.0]))
     tensor([-1.,  1.])
     """
     wide = waveform.cpu() if waveform.device.type == "mps" else waveform
     wide = wide.double()
     centred = wide - wide.mean()
-    deviation = torch.sqrt(centred.square().mean() + _VARIANCE_FLOOR)
+    deviation = torch.sqrt(centred.square().mean() + variance_floor)
     return (centred / deviation).to(waveform.device, torch.float32)
