@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2Model
 
-from benchmarks.models import SAMPLE_RATE, noise_clips, save_wav2vec2
+from benchmarks.models import SAMPLE_RATE, noise_clips, save_speech_model
 from benchmarks.timing import compare, print_table
 from skaudioemb import Wav2Vec2
 
@@ -45,7 +45,7 @@ def padded_batches(model, clips, size=16):
 def main(n_clips=64, repeats=3):
     clips = noise_clips(n_clips, 0.3, 4.0)
     with tempfile.TemporaryDirectory() as folder:
-        save_wav2vec2(folder)
+        save_speech_model(folder)
         model = Wav2Vec2Model.from_pretrained(folder, dtype=torch.float32)
         ours = Wav2Vec2(folder, device="cpu")
         half = Wav2Vec2(folder, device="cpu", dtype="bfloat16")

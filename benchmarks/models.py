@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+import transformers
 
 SAMPLE_RATE = 16000
 LARGE = {
@@ -14,13 +14,24 @@ LARGE = {
     "do_stable_layer_norm": True,
     "conv_bias": True,
 }
+XLARGE = {
+    **LARGE,
+    "hidden_size": 1280,
+    "num_hidden_layers": 48,
+    "intermediate_size": 5120,
+}
+# transformers' classes by those of ours.
+_CLASSES = {"Wav2Vec2": "Wav2Vec2", "HuBERT": "Hubert", "WavLM": "WavLM"}
 
 
-def save_wav2vec2(folder, **config):
-    """Save a random wav2vec 2.0, of base size unless ``config`` says otherwise."""
+def save_speech_model(folder, kind="Wav2Vec2", **config):
+    """Save a random model of a class of ours, of base size unless told otherwise."""
+    name = _CLASSES[kind]
     torch.manual_seed(0)
-    Wav2Vec2Model(Wav2Vec2Config(**config)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    configuration = getattr(transformers, f"{name}Config")(**config)
+    getattr(transformers, f"{name}Model")(configuration).save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    extractor.save_pretrained(folder)
 
 
 def noise_clips(n_clips, shortest, longest):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.models import SAMPLE_RATE, noise_clips, save_wav2vec2
+from benchmarks.models import SAMPLE_RATE, noise_clips, save_speech_model
 from benchmarks.timing import compare, print_table
 from skaudioemb import Store, Wav2Vec2, devices
 
@@ -48,7 +48,7 @@ def main(n_clips=3000, n_forward=60):
         for clip in noise_clips(n_clips, 0.5, 3)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        save_wav2vec2(Path(folder, "model"))
+        save_speech_model(Path(folder, "model"))
         paths = [Path(folder, f"{number}.wav") for number in range(n_clips)]
         for path, clip in zip(paths, clips, strict=True):
             soundfile.write(path, clip, SAMPLE_RATE)

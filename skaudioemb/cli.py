@@ -178,9 +178,20 @@ def _add_settings(command):
 
 
 def _add_list(commands):
-    command = _add(commands, "list", _list, "list the known models")
+    command = _add(
+        commands,
+        "list",
+        _list,
+        "list the known models",
+        "FEATURES are those of a clip, and of a frame where they differ. A whole name "
+        "gives all that is known of it: members, checkpoints, widths, licences, and "
+        "what fidelity='paper' changes.",
+    )
     command.add_argument(
-        "pattern", nargs="?", default="*", help="names to list, as 'wav*'"
+        "pattern",
+        nargs="?",
+        default="*",
+        help="names to list, as 'wav*', or one name to describe",
     )
 
 
@@ -199,19 +210,9 @@ def _demo(args):
 
 
 def _list(args):
-    from skaudioemb.presets import get_preset, list_embedders
+    from skaudioemb.cli_list import list_presets
 
-    names = list_embedders(args.pattern)
-    if not names:
-        known = ", ".join(list_embedders())
-        raise Refusal(f"No name matches {args.pattern!r}. Known are {known}.")
-    rows = [("NAME", "CLASS", "CHECKPOINT", "FEATURES", "LICENCE", "WHAT IT IS")]
-    for name in names:
-        preset = get_preset(name)
-        checkpoint = preset.params.get("checkpoint", "-")
-        rows.append((name, preset.estimator, checkpoint, str(preset.n_features)))
-        rows[-1] += (preset.licence, preset.summary)
-    print_table(rows)
+    list_presets(args)
 
 
 def _info(args):

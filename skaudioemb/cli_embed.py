@@ -38,16 +38,18 @@ def embed(args):
         )
     from skaudioemb.devices import tally
 
-    n_run = -tally().run
+    before = tally()
     rows, complaints = _compute(embedder, paths, args.frames)
-    n_run += tally().run
+    n_asked, n_run, _ = (b - a for a, b in zip(before, tally(), strict=True))
     _write(args.out, paths, rows, embedder)
     n_bad = sum(map(_is_bad, rows))
     if n_bad:
         say("\n".join([f"{n_bad} bad files are NaN in {args.out}:", *complaints]))
     if not args.quiet:
-        n_stored = len(paths) - n_run - n_bad
-        print(f"{len(paths)} clips: {n_run} run, {n_stored} from the store.")
+        n_models = n_asked // len(paths)
+        through = f" through {n_models} models" if n_models > 1 else ""
+        n_stored = n_asked - n_run - n_bad * n_models
+        print(f"{len(paths)} clips{through}: {n_run} run, {n_stored} from the store.")
         print(f"Wrote {args.out}.")
 
 
@@ -72,7 +74,7 @@ def _prepare(args, paths, memory):
         **dict(args.set),
     }
     embedder = make_embedder(args.model, **params).fit(paths)
-    resolve_device(embedder.device)
+    resolve_device(params["device"])
     return embedder
 
 
@@ -93,7 +95,8 @@ def _compute(embedder, paths, frames):
             complaints += [_with_path(line, paths) for line in lines]
         else:
             say(f"{warning.category.__name__}: {one_line(warning.message)}")
-    return rows, complaints
+    # Every member of a fusion complains of the same files.
+    return rows, list(dict.fromkeys(complaints))
 
 
 def _with_path(sentence, paths):

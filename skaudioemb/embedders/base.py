@@ -2,8 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,10 +15,17 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from skaudioemb import audio, devices, engine
-from skaudioemb.encoders.base import EncoderSpec
-from skaudioemb.frames import Frames, mean_weights
+from skaudioemb.embedders.plans import (
+    ExtraPlan,
+    FramesPlan,
+    ScenePlan,
+    WeightedPlan,
+    frame_times,
+    select,
+)
+from skaudioemb.frames import Frames
 from skaudioemb.store import Store
-from skaudioemb.summaries import ALL, Kept, Reduced, Weighted, resolve_layers
+from skaudioemb.summaries import ALL, Kept, resolve_layers
 
 
 class ClipsTransformer(TransformerMixin, BaseEstimator):
@@ -63,9 +69,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
     """Base class of the frozen upstream models.
 
     A subclass names its parameters, the keyword-only tail below among them, and
-    implements ``_make_spec``. Weights are never held by the estimator: they live in
-    one cache a process (:func:`skaudioemb.devices.load_encoder`), so that clones
-    share them and pickles stay small.
+    implements ``_make_spec``, and ``_make_scene_spec`` if its scene vectors come from
+    other frames than :meth:`frames` gives. Weights are never held by the estimator:
+    they live in one cache a process (:func:`skaudioemb.devices.load_encoder`), so
+    that clones share them and pickles stay small.
     """
 
     _poolings = ("mean", "max", "mean+max")
@@ -107,10 +114,18 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
 
     @abstractmethod
     def _make_spec(self):
-        """Return the :class:`EncoderSpec` that the parameters name."""
+        """Return the EncoderSpec of the frames that :meth:`frames` gives."""
+
+    def _make_scene_spec(self):
+        """Return the EncoderSpec of the frames behind scene vectors.
+
+        It may differ from that of :meth:`frames` in when frames come, but neither in
+        their width nor in the layers.
+        """
+        return self._make_spec()
 
     def fit(self, X, y=None):
-        """Check the parameters and learn the number of features; nothing is trained.
+        """Check the parameters and learn the numbers of features and layers.
 
         Parameters
         ----------
@@ -134,6 +149,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         spec = self._validate()
         self._check_clips(X, reset=True)
         self._n_features_out = self._n_scene_features(spec)
+        self.n_layers_ = spec.n_layers
         return self
 
     def transform(self, X):
@@ -154,7 +170,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         AudioError
             At the first bad clip if ``on_error="raise"``.
         """
-        spec = self._validate()
+        spec = self._validate(scene=True)
         X = self._check_clips(X, reset=False)
         plan = ScenePlan(spec, self.pooling, self.segments, self._selection(spec))
         embeddings = np.full((len(X), self._n_scene_features(spec)), np.nan, np.float32)
@@ -190,16 +206,17 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
             results[index] = frames
         return results
 
-    def _validate(self):
+    def _validate(self, scene=False):
+        """Check the parameters; return the spec of the frames, or of the scenes."""
         self._validate_params()
         if self.pooling not in self._poolings:
             raise ValueError(
                 f"pooling={self.pooling!r} is not known to {type(self).__name__}. "
                 f"Choose one of {', '.join(map(repr, self._poolings))}."
             )
-        spec = self._make_spec()
+        spec, scene_spec = self._make_spec(), self._make_scene_spec()
         self._selection(spec)
-        return spec
+        return scene_spec if scene else spec
 
     def _selection(self, spec):
         return resolve_layers(getattr(self, "layers", "last"), spec.n_layers)
@@ -212,19 +229,23 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         halves = 2 if self.pooling == "mean-std" else 1
         return self._width() * (self.segments or 1) * halves
 
-    def _grid(self):
-        """Return a callable from a clip's Length to its frame times in seconds."""
-        return partial(frame_times, self._make_spec())
+    def _grid(self, scene=False):
+        """Return a callable from a clip's Length to its frame times in seconds.
 
-    def _iter_frames(self, X):
-        """Yield (index, Frames) of the good clips, in any order."""
-        spec = self._validate()
+        The frames are those behind scene vectors if ``scene``.
+        """
+        spec = self._make_scene_spec() if scene else self._make_spec()
+        return partial(frame_times, spec)
+
+    def _iter_frames(self, X, scene=False):
+        """Yield (index, Frames) of the good clips, in any order; see _grid."""
+        spec = self._validate(scene)
         plan = FramesPlan((Kept(self._selection(spec)),))
         for index, length, (values,) in self._run(X, spec, plan):
             yield index, Frames(values, frame_times(spec, length))
 
     def _pool_weighted(self, X, weights, extra_weights=()):
-        """Return weighted sums of each clip's frames.
+        """Return weighted sums of the frames behind each clip's scene vector.
 
         Parameters
         ----------
@@ -238,13 +259,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         -------
         pooled : ndarray of shape (n_clips, n_groups, n_features), float32
         """
-        spec = self._validate()
+        spec = self._validate(scene=True)
         selection = self._selection(spec)
         plan = WeightedPlan(weights)
         shape = (len(X), weights.n_groups, self._width())
         pooled = np.full(shape, np.nan, np.float32)
         for index, _, (values,) in self._run(X, spec, plan, extra_weights):
-            pooled[index] = _select(values, selection).reshape(shape[1:])
+            pooled[index] = select(values, selection).reshape(shape[1:])
         return pooled
 
     def _run(self, X, spec, plan, extra_weights=()):
@@ -275,101 +296,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
                 f"{listed}",
                 stacklevel=3,
             )
-
-
-@dataclass(frozen=True)
-class ScenePlan:
-    """The summaries behind a scene vector, and how they combine into it."""
-
-    spec: EncoderSpec
-    pooling: str
-    segments: int | None
-    selection: tuple | str
-
-    def __call__(self, length):
-        n_frames = self.spec.n_frames(length.at(self.spec))
-        return _scene_summaries(n_frames, self.pooling, self.segments, self.selection)
-
-    def combine(self, result):
-        """Return the vector, group after group and layer by layer."""
-        first, *second = (_select(values, self.selection) for values in result)
-        if self.pooling == "mean+max":
-            first = first + second[0]
-        elif self.pooling == "mean-std":
-            first = np.concatenate([first, second[0]], axis=-1)
-        return first.reshape(-1)
-
-
-@dataclass(frozen=True)
-class WeightedPlan:
-    """One weighted sum per group of frames."""
-
-    weights: object
-
-    def __call__(self, length):
-        return (Weighted(self.weights(length)),)
-
-
-@dataclass(frozen=True)
-class FramesPlan:
-    """The frames of a selection of layers."""
-
-    summaries: tuple
-
-    def __call__(self, length):
-        return self.summaries
-
-
-@dataclass(frozen=True)
-class ExtraPlan:
-    """What is stored whenever a clip is run, so that no grid runs it again.
-
-    The mean and the maximum of every layer, the maximum of their average, the
-    deviation where the embedder offers it, and the weighted sums that a fusion
-    may ask for when its members change.
-    """
-
-    spec: EncoderSpec
-    deviation: bool
-    weights: tuple
-
-    def __call__(self, length):
-        n_frames = self.spec.n_frames(length.at(self.spec))
-        layers = self.spec.n_layers
-        mean = tuple(range(layers))
-        return (
-            *_scene_summaries(n_frames, "mean+max", None, (0,)),
-            *((Reduced("max", None, mean),) if layers > 1 else ()),
-            *((Reduced("std"),) if self.deviation else ()),
-            *(Weighted(weights(length)) for weights in self.weights),
-        )
-
-
-def frame_times(spec, length):
-    """Centres of a clip's frames in seconds, never behind its end.
-
-    Only the frame of a clip that had to be padded can lie behind it.
-    """
-    times = spec.frame_times(spec.n_frames(length.at(spec)))
-    return np.minimum(times, length.n_samples / length.rate)
-
-
-@lru_cache(maxsize=4096)
-def _scene_summaries(n_frames, pooling, segments, selection):
-    averaged = selection if selection != ALL and len(selection) > 1 else None
-    parts = {
-        "mean": lambda: Weighted(mean_weights(n_frames, segments)),
-        "max": lambda: Reduced("max", segments, averaged),
-        "std": lambda: Reduced("std", segments, averaged),
-    }
-    return tuple(parts[part]() for part in pooling.replace("-", "+").split("+"))
-
-
-def _select(values, selection):
-    """Return (n_groups, n_layers or 1, n_features) of (n_layers, n_groups, ...)."""
-    if selection != ALL and len(values) > 1:
-        values = values[list(selection)].mean(axis=0, keepdims=True)
-    return values.swapaxes(0, 1)
 
 
 def _is_table(X):

@@ -1,9 +1,7 @@
 """Fusion: several embedders aligned in time, resized, merged and pooled."""
 
-import tempfile
 from contextlib import suppress
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -12,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skaudioemb.embedders.alignment import Alignment, MeanWeights, PulledBack
 from skaudioemb.embedders.base import Embedder
 from skaudioemb.embedders.composition import Composition
+from skaudioemb.embedders.spill import Spill
 from skaudioemb.engine import Length
 from skaudioemb.frames import (
     Frames,
@@ -33,7 +32,9 @@ class Fusion(Composition):
     Each member's frames are interpolated linearly to the frames of one reference
     member, resized to a common width where needed, and merged. Members run one after
     the other. Averages over time are taken as weighted sums of the members' own
-    frames, so that interpolated frames are never held.
+    frames, so that interpolated frames are never held. Where a member takes other
+    frames for scene vectors than for ``frames``, as CREPE with ``scene_hop``, so does
+    the fusion.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Fusion(Composition):
         HEAR submission merged with CREPE); or averaged.
     reference : str or None, default=None
         The member whose frames the others are aligned to. None takes the one with
-        the most frames, the first of these if there are several.
+        the most frames (those of ``frames``), the first of these if there are several.
     align : {"time", "index"}, default="time"
         Interpolate at the true centres of the reference's frames, or stretch by frame
         number as the published code does, which is off by up to 40 ms for CREPE.
@@ -182,7 +183,7 @@ class Fusion(Composition):
         X = self._check_clips(X, reset=False)
         if self.pooling != "mean":
             return self._pool_frames(X)
-        weights = MeanWeights(self._grid(), self.segments)
+        weights = MeanWeights(self._grid(scene=True), self.segments)
         extra = [MeanWeights(grid, self.segments) for grid in self._other_grids()]
         pooled = self._pool_weighted(X, weights, extra).reshape(len(X), -1)
         pooled[np.isnan(pooled).any(axis=1)] = np.nan
@@ -261,15 +262,16 @@ class Fusion(Composition):
     def _reference_member(self):
         return self._members()[self._reference_name()]
 
-    def _grid(self):
-        return self._reference_member()._grid()
+    def _grid(self, scene=False):
+        """Return the reference's grid; see Embedder._grid."""
+        return self._reference_member()._grid(scene)
 
     def _other_grids(self):
-        """Return the grids of every member, and of dropped ones that can be found."""
-        grids = [member._grid() for member in self._members().values()]
+        """Return the scenes' grids of every member, and of dropped ones if found."""
+        grids = [member._grid(scene=True) for member in self._members().values()]
         for member in getattr(self, "_dropped", {}).values():
             with suppress(OSError):
-                grids.append(member._grid())
+                grids.append(member._grid(scene=True))
         return grids
 
     def _widths(self):
@@ -296,10 +298,10 @@ class Fusion(Composition):
 
     def _pool_weighted(self, X, weights, extra_weights=()):
         """Return weighted sums of merged frames; see Embedder._pool_weighted."""
-        grid = self._grid()
+        grid = self._grid(scene=True)
         pooled = []
         for member in self._members().values():
-            source = member._grid()
+            source = member._grid(scene=True)
             own = PulledBack(weights, Alignment(source, grid, self.align))
             extra = [
                 PulledBack(other, Alignment(source, other.grid, align))
@@ -309,25 +311,18 @@ class Fusion(Composition):
             pooled.append(member._pool_weighted(X, own, extra))
         return self._merge(pooled)
 
-    def _iter_frames(self, X):
-        """Yield (index, Frames); members run one after the other.
+    def _iter_frames(self, X, scene=False):
+        """Yield (index, Frames); see Embedder._iter_frames.
 
-        Frames wait on disk, so that only one clip's are in memory at a time.
+        Members run one after the other, so frames wait on disk, and only one clip's
+        are in memory at a time.
         """
         members = list(self._members().values())
         reference = list(self._members()).index(self._reference_name())
-        with tempfile.TemporaryDirectory(prefix="skaudioemb-") as folder:
-            good = set(range(len(X)))
-            for number, member in enumerate(members):
-                seen = set()
-                for index, frames in member._iter_frames(X):
-                    np.savez(_spill(folder, number, index), **frames._asdict())
-                    seen.add(index)
-                good &= seen
-            for index in sorted(good):
-                parts = [
-                    _unspill(folder, number, index) for number in range(len(members))
-                ]
+        with Spill() as spill:
+            for member in members:
+                spill.add(member._iter_frames(X, scene))
+            for index, parts in spill:
                 times = parts[reference].times
                 aligned = [self._align(part, times) for part in parts]
                 yield index, Frames(self._merge(aligned), times)
@@ -342,7 +337,7 @@ class Fusion(Composition):
     def _pool_frames(self, X):
         width = self._width() * (self.segments or 1)
         embeddings = np.full((len(X), width), np.nan, np.float32)
-        for index, frames in self._iter_frames(X):
+        for index, frames in self._iter_frames(X, scene=True):
             embeddings[index] = pool(frames.values, self.pooling, self.segments)
         return embeddings
 
@@ -380,15 +375,3 @@ def _name_estimators(embedders):
             name = f"{name}-{names[: position + 1].count(name)}"
         numbered.append(name)
     return list(zip(numbered, embedders, strict=True))
-
-
-def _spill(folder, number, index):
-    return Path(folder, f"{number}-{index}.npz")
-
-
-def _unspill(folder, number, index):
-    path = _spill(folder, number, index)
-    with np.load(path) as arrays:
-        frames = Frames(arrays["values"], arrays["times"])
-    path.unlink()
-    return frames

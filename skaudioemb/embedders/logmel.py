@@ -52,6 +52,8 @@ class LogMel(Embedder):
     ----------
     n_features_in_ : int
         Samples of each clip, if X was a 2-D array.
+    n_layers_ : int
+        Always 1.
 
     Examples
     --------
