@@ -242,12 +242,14 @@ class _Runner:
         batch, total = [], 0
         for clip in clips:
             length = lengths[clip.index]
-            differs = not spec.mixes_lengths and length * len(batch) != total
-            if batch and (differs or total + length > limit):
+            differs = batch and length != lengths[batch[-1].index]
+            cost = spec.run_samples(length)
+            apart = differs and not spec.mixes_lengths
+            if batch and (apart or total + cost > limit):
                 yield batch
                 batch, total = [], 0
             batch.append(clip)
-            total += length
+            total += cost
         if batch:
             yield batch
 

@@ -80,12 +80,14 @@ def _batches(rows, spec, max_samples):
     batch, total = [], 0
     for row in rows:
         length = row.window.stop - row.window.start
-        differs = batch and not spec.mixes_lengths and length * len(batch) != total
-        if batch and (differs or total + length > max_samples):
+        first = batch[0].window if batch else row.window
+        differs = not spec.mixes_lengths and length != first.stop - first.start
+        cost = spec.run_samples(length)
+        if batch and (differs or total + cost > max_samples):
             yield batch
             batch, total = [], 0
         batch.append(row)
-        total += length
+        total += cost
     yield batch
 
 

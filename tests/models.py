@@ -6,7 +6,17 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from skaudioemb import CREPE, Fusion, HuBERT, LogMel, MLPProbe, Wav2Vec2, WavLM
+from skaudioemb import (
+    CREPE,
+    Fusion,
+    HFAudioModel,
+    HuBERT,
+    LogMel,
+    MLPProbe,
+    Wav2Vec2,
+    WavLM,
+)
+from tests.hf_models import FAMILIES
 from tests.speech_models import save_speech_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -23,6 +33,8 @@ def embedders():
         "wav2vec2-large": Wav2Vec2(CHECKPOINTS / "wav2vec2-large-like", layers="mean"),
         "hubert": hubert,
         "wavlm": WavLM(wavlm_folder()),
+        "huggingface": HFAudioModel(hf_folder("data2vec"), layers="mean"),
+        "windows": HFAudioModel(hf_folder("sew"), max_seconds=0.15),
         "fusion": Fusion([("hubert", hubert), ("logmel", LogMel(n_mels=16))]),
         "nested": Fusion(
             [
@@ -35,13 +47,27 @@ def embedders():
     }
 
 
+def temporary_folder(prefix):
+    """Return a new folder that is removed at the end of the process."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@lru_cache
+def hf_folder(kind):
+    """Save a small random model of one of FAMILIES and return its folder."""
+    folder = temporary_folder("hf-")
+    FAMILIES[kind](folder)
+    return folder
+
+
 @lru_cache
 def wavlm_folder():
     """Save a small random WavLM and return its folder."""
     from transformers import Wav2Vec2FeatureExtractor
 
-    folder = Path(tempfile.mkdtemp(prefix="wavlm-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder("wavlm-")
     save_speech_model(folder, "wavlm")
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     return folder

@@ -230,6 +230,14 @@ def test_clones_share_weights(embedder, clips, counted):
     assert counted().loaded == 0
 
 
+def test_all_layers_side_by_side(single, clips):
+    if hasattr(single, "layers"):
+        single.set_params(layers="all")
+    width = single.fit_transform(clips).shape[1]
+    assert width % single.n_layers_ == 0
+    assert (single.n_layers_ > 1) == hasattr(single, "layers")
+
+
 def test_constructing_and_fitting_load_no_weights(single, clips, counted):
     single.fit(clips)
     assert counted().loaded == 0

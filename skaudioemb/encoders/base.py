@@ -65,6 +65,13 @@ class EncoderSpec(ABC):
         """Return the :class:`Window` that a clip is cut into, whole by default."""
         return [Window(0, n_samples)]
 
+    def run_samples(self, n_samples):
+        """Return how many samples go through the network for ``n_samples``.
+
+        More than these where the model completes its windows.
+        """
+        return n_samples
+
     @abstractmethod
     def load(self, device, dtype):
         """Return the :class:`Encoder`, in eval mode, ready on ``device``."""

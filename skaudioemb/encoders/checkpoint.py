@@ -13,6 +13,8 @@ from pathlib import Path
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+# Holds the settings of an extractor that was saved along with a tokenizer.
+PROCESSOR_FILE = "processor_config.json"
 # In the order in which transformers prefers them; an index lists parts of weights.
 WEIGHT_FILES = (
     "model.safetensors",
@@ -98,14 +100,26 @@ def fetch(folder, name):
     return _fetch_from_hub(folder, name) if is_cached(folder) else None
 
 
+def hub_place(folder):
+    """Return where a commit in the hub's cache comes from.
+
+    Returns
+    -------
+    model_id : str
+    where : dict
+        ``cache_dir`` and ``revision`` as the functions of huggingface_hub take them.
+    """
+    cache = folder.parent.parent
+    model_id = cache.name.removeprefix("models--").replace("--", "/")
+    return model_id, {"cache_dir": cache.parent, "revision": folder.name}
+
+
 @functools.cache
 def _fetch_from_hub(folder, name):
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    cache = folder.parent.parent
-    model_id = cache.name.removeprefix("models--").replace("--", "/")
-    where = {"cache_dir": cache.parent, "revision": folder.name}
+    model_id, where = hub_place(folder)
     known = try_to_load_from_cache(model_id, name, **where)
     if known is not None and not isinstance(known, str):
         return None
@@ -167,24 +181,36 @@ def _with_parts(folder, path):
 
 
 def content_of(folder):
-    """Return a name for the content of configuration and weights.
+    """Return a name for the content of configuration, weights and code.
 
     A commit of the hub names its content; the files of a folder are hashed, once
     for as long as their size and time of change stay.
     """
     if is_cached(folder):
-        model_id = folder.parent.parent.name.removeprefix("models--")
-        return f"{model_id.replace('--', '/')}@{folder.name}"
+        model_id, where = hub_place(folder)
+        return f"{model_id}@{where['revision']}"
     content = blake2b(digest_size=16)
-    for path in [folder / CONFIG_FILE, *weight_files(folder)]:
+    for path in [folder / CONFIG_FILE, *weight_files(folder), *code_files(folder)]:
         content.update(_digest(*stamp_of(path)))
     return content.hexdigest()
+
+
+def code_files(folder):
+    """Return the paths of the Python files of a checkpoint, in order."""
+    return sorted(folder.glob("*.py"))
 
 
 def stamp_of(path):
     """Return what changes when a file does: path, size, and time of change in ns."""
     status = os.stat(path)
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
+def stamps_of(folder):
+    """Return the stamps of all small files that say how a checkpoint is run."""
+    names = (CONFIG_FILE, PREPROCESSOR_FILE, PROCESSOR_FILE)
+    paths = [*(folder / name for name in names), *code_files(folder)]
+    return tuple(stamp_of(path) for path in paths if path.is_file())
 
 
 @functools.lru_cache(maxsize=256)

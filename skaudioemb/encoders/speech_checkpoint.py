@@ -46,13 +46,7 @@ def describe(folder, architecture):
     ValueError
         If the checkpoint is of another kind, or has parts that are not known.
     """
-    config_path = folder / files.CONFIG_FILE
-    preprocessor_path = folder / files.PREPROCESSOR_FILE
-    stamps = (
-        files.stamp_of(config_path),
-        (files.stamp_of(preprocessor_path) if preprocessor_path.is_file() else None),
-    )
-    return _describe_once(folder, architecture, stamps)
+    return _describe_once(folder, architecture, files.stamps_of(folder))
 
 
 @functools.lru_cache(maxsize=64)
@@ -109,6 +103,9 @@ def read_preprocessor(folder):
     """Return the settings of a checkpoint's feature extractor, {} if it has none."""
     try:
         path = files.fetch(folder, files.PREPROCESSOR_FILE)
+        if path is not None:
+            return files.read_json(path)
+        path = files.fetch(folder, files.PROCESSOR_FILE)
     except OSError as error:
         warnings.warn(
             f"{error} Until then, sample rate and normalisation are those that are "
@@ -117,7 +114,7 @@ def read_preprocessor(folder):
             stacklevel=2,
         )
         return {}
-    return {} if path is None else files.read_json(path)
+    return {} if path is None else files.read_json(path).get("feature_extractor", {})
 
 
 def load_model(folder, config, architecture):
