@@ -1,0 +1,1 @@
+"""The HEAR 2021 benchmark: scores."""
