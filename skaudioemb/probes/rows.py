@@ -39,7 +39,7 @@ class Rows:
 
     def to_dataset(self, device):
         """Return the rows as tensors, on ``device`` if they leave room there."""
-        return Dataset(_placed(self.X, device), _placed(self.codes, device))
+        return Dataset(placed(self.X, device), placed(self.codes, device))
 
 
 def as_tensor(array):
@@ -48,7 +48,18 @@ def as_tensor(array):
     return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 
-def _placed(array, device):
+def placed(array, device):
+    """Return a C-contiguous array as a tensor, on ``device`` if it leaves room there.
+
+    Parameters
+    ----------
+    array : ndarray
+    device : torch.device
+
+    Returns
+    -------
+    tensor : Tensor
+    """
     tensor = as_tensor(array)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -99,7 +99,7 @@ class ProbeNet(NeuralNet):
         n_weights = sum(value.numel() for value in self.module_.parameters())
         self.notify("on_train_begin", X=dataset, y=None)
         try:
-            with _threads_for(n_weights * min(len(dataset), self.batch_size)):
+            with threads_for(n_weights * min(len(dataset), self.batch_size)):
                 self.fit_loop(dataset)
         except StopTraining:
             pass
@@ -216,8 +216,14 @@ class EpochBar(Callback):
 
 
 @contextmanager
-def _threads_for(n_products):
-    """Let tiny training steps run in one thread, where others would mostly wait."""
+def threads_for(n_products):
+    """Let tiny training steps run in one thread, where others would mostly wait.
+
+    Parameters
+    ----------
+    n_products : int
+        Multiplications of one forward pass.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if n_products < _TINY_STEP else before)
     try:
