@@ -7,6 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
+from skaudioemb.event_data import make_events
+
+__all__ = ["make_events", "make_notes", "note_name", "note_number"]
+
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _A4_MIDI, _A4_HZ = 69, 440.0
 _QUIETEST_DB = -30.0
