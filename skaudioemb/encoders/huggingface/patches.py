@@ -4,11 +4,34 @@ import numpy as np
 import torch
 
 from skaudioemb.encoders.base import Window
-from skaudioemb.encoders.huggingface.spectrograms import FixedWindow, Spectrograms
+from skaudioemb.encoders.huggingface.spectrograms import (
+    FixedWindow,
+    Spectrograms,
+    Windowed,
+)
 from skaudioemb.resampling import import_torchaudio
 
 
-class AST(FixedWindow):
+class Patches(Windowed):
+    """Models whose frames are the patches of one moment.
+
+    Attributes
+    ----------
+    patch_samples : int
+        What a patch sees.
+    """
+
+    def n_frames(self, n_samples):
+        return max(1, (n_samples - self.patch_samples) // self.frame_hop + 1)
+
+    def times_of(self, n_samples):
+        starts = np.arange(self.n_frames(n_samples)) * self.frame_hop
+        # A patch that is not full is that of the whole clip.
+        middle = min(self.patch_samples, n_samples) / 2
+        return (starts + middle) / self.sample_rate
+
+
+class AST(Patches, FixedWindow):
     """Audio Spectrogram Transformer (Gong et al., 2021).
 
     The model sees ``max_length`` spectra of 25 ms every 10 ms as a grid of patches.
@@ -38,15 +61,6 @@ class AST(FixedWindow):
         names = ("max_length", "num_mel_bins")
         return {name: getattr(self.config, name) for name in names}
 
-    def n_frames(self, n_samples):
-        return max(1, (n_samples - self.patch_samples) // self.frame_hop + 1)
-
-    def times_of(self, n_samples):
-        starts = np.arange(self.n_frames(n_samples)) * self.frame_hop
-        # A patch that is not full is that of the whole clip.
-        middle = min(self.patch_samples, n_samples) / 2
-        return (starts + middle) / self.sample_rate
-
     def load(self):
         from transformers import ASTModel
 
@@ -62,6 +76,66 @@ class AST(FixedWindow):
     def frames(self, hidden, lengths):
         patches = hidden[:, 2:].unflatten(1, (-1, self.window_frames))
         return super().frames(patches.float().mean(dim=1), lengths)
+
+
+class EAT(Patches):
+    """Efficient Audio Transformer (Chen et al., 2024), by the checkpoint's own code.
+
+    The model has no feature extractor: the spectrogram is the one that its authors
+    describe, 128 mel bands of 25 ms every 10 ms, scaled by the mean and deviation of
+    AudioSet. Shorter clips are completed to 1024 spectra, for it was trained on 10 s.
+    """
+
+    # Patches run together only when each clip is completed to the same size.
+    mixes_lengths = True
+    mean, deviation = -4.268, 4.569
+
+    def __init__(self, config, preprocessor, source):
+        self.fbank = import_torchaudio().compliance.kaldi.fbank
+        self.config, self.preprocessor, self.source = config, preprocessor, source
+        self.sample_rate, self.n_layers = 16000, 1
+        self.n_features = config.embed_dim
+        self.min_samples, spectrum_hop, patch = 400, 160, 16
+        self.n_spectra, self.n_bands = 1024, 128
+        self.frame_hop = patch * spectrum_hop
+        self.patch_samples = (patch - 1) * spectrum_hop + self.min_samples
+        self.window_frames = self.n_spectra // patch
+        self.window_samples = (
+            self.window_frames - 1
+        ) * self.frame_hop + self.patch_samples
+
+    def load(self):
+        model_class = self.source.own_class(self.source.own_classes["AutoModel"])
+        return self.source.load(model_class, self.config)
+
+    def prepare(self, waveform):
+        return waveform - waveform.mean()
+
+    def run(self, model, waveforms):
+        images = torch.stack([self._image(waveform) for waveform in waveforms])
+        return model.extract_features(images.to(waveforms[0].device))
+
+    def _image(self, waveform):
+        """Return the scaled spectrogram, shape (1, n_spectra, n_bands)."""
+        with torch.autocast("cpu", enabled=False):
+            spectra = self.fbank(
+                waveform[None].cpu(),
+                htk_compat=True,
+                sample_frequency=self.sample_rate,
+                use_energy=False,
+                window_type="hanning",
+                num_mel_bins=self.n_bands,
+                dither=0.0,
+                frame_shift=10,
+            )
+        image = torch.zeros(self.n_spectra, self.n_bands)
+        image[: len(spectra)] = spectra
+        return ((image - self.mean) / (2 * self.deviation))[None]
+
+    def frames(self, hidden, lengths):
+        # The first token stands for the whole clip.
+        patches = hidden[:, 1:].unflatten(1, (self.window_frames, -1))
+        return super().frames(patches.float().mean(dim=2), lengths)
 
 
 class CLAP(Spectrograms):

@@ -33,6 +33,8 @@ _FAMILIES = {
     "wav2vec2-conformer": ("speech", "Waveforms"),
     "whisper": ("spectrograms", "Whisper"),
 }
+# Models that run by the checkpoint's own code and need more than that says.
+_OWN_CODE = {"eat": ("patches", "EAT")}
 _GENERIC = ("generic", "Generic")
 
 
@@ -61,7 +63,7 @@ def family_of(folder, trust_remote_code):
 @functools.lru_cache(maxsize=64)
 def _family_once(folder, trust_remote_code, stamps):
     source = Source(folder, trust_remote_code)
-    known = {} if source.own_classes else _FAMILIES
+    known = _OWN_CODE if source.own_classes else _FAMILIES
     module, name = known.get(model_type_of(folder), _GENERIC)
     family = getattr(import_module(f"{_HERE}.{module}"), name)
     return family(_config_of(source), read_preprocessor(folder), source)

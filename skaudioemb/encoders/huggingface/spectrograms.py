@@ -193,8 +193,8 @@ class Parakeet(Masked):
         return model.layers
 
 
-class FixedWindow(Spectrograms):
-    """Models that see a window of one length, which the extractor completes.
+class Windowed(Family):
+    """Models that see a window of one length, which is completed for a shorter clip.
 
     A long clip runs in such windows. They begin on the grid of frames, and the last
     one begins earlier, so that it is full too; it skips the frames that the window
@@ -219,6 +219,10 @@ class FixedWindow(Spectrograms):
     @abstractmethod
     def n_frames(self, n_samples):
         """Return the number of frames of ``n_samples`` samples, window or more."""
+
+
+class FixedWindow(Windowed, Spectrograms):
+    """Models whose extractor completes the window."""
 
 
 class Whisper(FixedWindow):
