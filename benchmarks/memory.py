@@ -7,7 +7,6 @@ different depth.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,8 +39,13 @@ def measure(name, fidelity, folder, seconds):
 
 
 def peak():
-    """Return the largest resident set of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the largest resident set of this process so far, in bytes.
+
+    From Linux: ``getrusage`` would count the process that started this one as well.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def in_a_process(name, fidelity, seconds, depth):

@@ -322,10 +322,11 @@ class _Runner:
                 yield clip, self._not_finite(clip)
 
     def _not_finite(self, clip):
+        dtype, advice = self.settings.dtype, "Check the checkpoint."
+        if dtype != "float32":
+            advice = "Use dtype='float32' or 'bfloat16', or check the checkpoint."
         return audio.AudioError(
-            f"the model's output is not finite in {self.settings.dtype}. Use "
-            "dtype='float32' or 'bfloat16', or check the checkpoint.",
-            index=clip.index,
+            f"the model's output is not finite in {dtype}. {advice}", index=clip.index
         )
 
     def _too_long(self, clip, failure):

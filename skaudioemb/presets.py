@@ -118,7 +118,7 @@ def get_preset(name):
     >>> preset.n_features, preset.n_frame_features, preset.licence
     (15360, 3072, 'Apache-2.0, MIT')
     """
-    name = ALIASES.get(name, name)
+    name = ALIASES.get(name, name) if isinstance(name, str) else str(name)
     if name not in PRESETS:
         raise ValueError(
             f"There is no model called {name!r}. Known are "
@@ -200,6 +200,13 @@ def _assemble(preset):
 def _address(preset, params):
     """Return ``params`` by the names that the preset's estimator knows."""
     if preset.is_fusion:
+        for name in params:
+            member = name.partition("__")[0]
+            if member != name and isinstance(params.get(member), str):
+                raise ValueError(
+                    f"{name} is given, but the member {member!r} is "
+                    f"{params[member]!r}. Leave one of them out."
+                )
         # A member that is given whole, or dropped, is as it was given.
         members = [name for name in preset.members if name not in params]
         everywhere = {

@@ -185,3 +185,30 @@ def test_a_cached_model_needs_no_network(hub_cache, save_model):
     (result,) = layers_of(pinned, [waveform])
     expected = stock_layers(model, waveform)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+def cut_weights(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def widen(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+
+
+@pytest.mark.parametrize("damage", [cut_weights, widen])
+def test_weights_that_do_not_fit(damage, save_model):
+    folder, _ = save_model("hubert")
+    damage(folder)
+    spec = Wav2Vec2Spec(str(folder), architecture="hubert")
+    with pytest.raises(ValueError, match="damaged, or shapes differ"):
+        spec.load(torch.device("cpu"), torch.float32)
+
+
+def test_configuration_that_is_no_object(save_model):
+    folder, _ = save_model("hubert")
+    (folder / "config.json").write_text("[]")
+    spec = Wav2Vec2Spec(str(folder), architecture="hubert")
+    with pytest.raises(ValueError, match=r"config\.json.*holds a list, not an object"):
+        assert spec.n_layers

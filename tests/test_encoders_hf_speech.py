@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skaudioemb import HFAudioModel, devices
+from skaudioemb import CREPE, Fusion, HFAudioModel, devices
 from skaudioemb.encoders.huggingface.spec import HFAudioSpec
 from skaudioemb.encoders.wav2vec2 import standardised
 from tests.hf_models import FAMILIES
@@ -107,3 +107,27 @@ def test_times_are_centres(saved):
     distance = np.abs(first - turned).sum(axis=1)
     time = spec.times_of(16000)[distance.argmax()]
     assert abs(time - 8050 / 16000) < (0.04 if kind.startswith("sew") else 0.02)
+
+
+@pytest.mark.parametrize("n_samples", [1, 100, 199, 201, 400, 719])
+def test_times_of_padded_clips_increase(saved, n_samples):
+    crepe, clip = CREPE("tiny", hop=0.02), noise(n_samples)[0].numpy()
+    embedder = HFAudioModel(saved[1])
+    (frames,) = embedder.frames([clip])
+    assert (np.diff(frames.times) > 0).all()
+    assert 0 <= frames.times[0] <= frames.times[-1] <= n_samples / 16000
+    fusion = Fusion([("crepe", crepe), ("model", embedder)], reference="model")
+    scene = fusion.fit_transform([clip])[0]
+    expected = fusion.frames([clip])[0].values.mean(axis=0)
+    np.testing.assert_allclose(scene, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["data2vec", "sew", "parakeet"])
+def test_windows_hold_what_the_model_needs(kind, tmp_path):
+    FAMILIES[kind](tmp_path)
+    embedder = HFAudioModel(tmp_path, max_seconds=0.001)
+    clips = [clip.numpy() for clip in noise(2600, 4000, 9001)]
+    for clip, scene in zip(clips, embedder.fit_transform(clips), strict=True):
+        assert np.isfinite(scene).all()
+        whole = HFAudioModel(tmp_path).frames([clip])[0]
+        np.testing.assert_allclose(embedder.frames([clip])[0].times, whole.times)

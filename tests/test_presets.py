@@ -303,6 +303,13 @@ def test_what_is_known_of_each_name():
         ("avg_xwc", {"hop": 0.1}, "Invalid parameter 'hop'"),
         ("avg_xwc", {"hubert__hop": 0.1}, "Invalid parameter 'hop'"),
         ("hubert", {"layers": 1, "hubert__layers": 2}, "hubert__layers and layers are"),
+        (
+            "cat_wc",
+            {"crepe": "drop", "crepe__hop": 0.1},
+            r"crepe__hop.*'crepe' is",
+        ),
+        (None, {}, "no model called 'None'"),
+        (["crepe"], {}, r"no model called .\['crepe'\]"),
     ],
 )
 def test_mistakes_get_a_sentence(name, params, match):

@@ -316,6 +316,20 @@ def test_a_given_splitter_is_taken(fusion, notes):
     assert isinstance(ablation.search_.cv, StratifiedGroupKFold)
 
 
+def test_splits_from_an_iterator_serve_every_task(fusion, notes):
+    task = (notes.data, notes.target)
+    ablation = run_ablation(
+        fusion,
+        {"a": task, "b": task},
+        probe=KNeighborsClassifier(),
+        cv=KFold(2).split(notes.data),
+    )
+    a, b = (
+        [row["mean"] for row in ablation.rows() if row["task"] == name] for name in "ab"
+    )
+    assert a == b
+
+
 def test_pipelines_and_searched_probes(fusion, notes, counted):
     tuned = GridSearchCV(LogisticRegression(max_iter=10_000), {"C": [0.1, 1]}, cv=2)
     pipeline = Pipeline([("embed", fusion), ("scale", StandardScaler()), ("p", tuned)])
@@ -363,6 +377,8 @@ def test_bad_arguments_get_a_sentence(fusion, notes, ablation):
         run_ablation(fusion, {})
     with pytest.raises(ValueError, match=r"Task 'pitch' is a list.*\(X, y\)"):
         run_ablation(fusion, {"pitch": X})
+    with pytest.raises(ValueError, match=r"Member 'hubert_large'.*no layers"):
+        run_ablation(fusion, X, y, hubert_large=CREPE())
     pipeline = make_pipeline(fusion, KNeighborsClassifier())
     with pytest.raises(ValueError, match="a probe of its own"):
         run_ablation(pipeline, X, y, probe=KNeighborsClassifier())

@@ -1,6 +1,7 @@
 """HFAudioModel: any audio encoder that transformers loads."""
 
 from numbers import Real
+from os import PathLike
 
 from sklearn.utils._param_validation import Interval
 
@@ -26,15 +27,16 @@ class HFAudioModel(Embedder):
         this process. Read it first.
     layers : {"last", "mean", "all"}, int or list of int, default="last"
         The final output; the average of every hidden state; every one side by side;
-        one, 0 being the input of the first block; or the average of some. Models whose
-        layers differ in shape have one.
+        one, 0 being the input of the first block; or the average of some. Before
+        "last", pre-norm models give the raw residual stream; "last" includes their
+        closing norm. Models whose layers differ in shape have one.
     pooling : {"mean", "max", "mean+max"}, default="mean"
         How frames become a scene vector; "mean+max" is the sum of both.
     segments : int or None, default=None
         Number of equal groups of frames that are pooled apart and concatenated.
     max_seconds : float or None, default=60.0
-        Longer clips run in windows of at most this length. Models with a window of
-        their own keep it. None sets no limit.
+        Longer clips run in equal windows of about this length at most, cut between
+        frames. Models with a window of their own keep it. None sets no limit.
     sample_rate : int, default=16000
         Rate of bare arrays in Hz. Files know their own.
     device : str, default="auto"
@@ -72,6 +74,7 @@ class HFAudioModel(Embedder):
 
     _parameter_constraints: dict = {
         **Embedder._parameter_constraints,
+        "checkpoint": [str, PathLike],
         "revision": [str, None],
         "trust_remote_code": ["boolean"],
         "max_seconds": [Interval(Real, 0, None, closed="neither"), None],

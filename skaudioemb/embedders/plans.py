@@ -82,12 +82,16 @@ class ExtraPlan:
 
 
 def frame_times(spec, length):
-    """Centres of a clip's frames in seconds, never behind its end.
+    """Centres of a clip's frames in seconds, increasing, never behind its end.
 
-    Only the frame of a clip that had to be padded can lie behind it.
+    Frames of a clip that had to be padded can lie behind it. Where several do, all
+    frames are spread over the clip.
     """
     times = spec.times_of(length.at(spec))
-    return np.minimum(times, length.n_samples / length.rate)
+    end = length.n_samples / length.rate
+    if len(times) > 1 and times[-2] >= end:
+        return (np.arange(len(times)) + 0.5) * (end / len(times))
+    return np.minimum(times, end)
 
 
 @lru_cache(maxsize=4096)

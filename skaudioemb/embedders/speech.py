@@ -1,6 +1,7 @@
 """What Wav2Vec2, HuBERT and WavLM share."""
 
 from numbers import Real
+from os import PathLike
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -12,6 +13,7 @@ class SpeechEmbedder(Embedder):
 
     _parameter_constraints: dict = {
         **Embedder._parameter_constraints,
+        "checkpoint": [str, PathLike],
         "revision": [str, None],
         "normalize": [
             StrOptions({"checkpoint", "none", "zero-mean-unit-var", "layer-norm"})

@@ -136,14 +136,17 @@ def _fetch_from_hub(folder, name):
 
 
 def read_json(path):
-    """Return the content of a JSON file, or raise a ValueError that names it."""
+    """Return the object in a JSON file, or raise a ValueError that names the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except ValueError as error:
         raise ValueError(
             f"{path.name} of the checkpoint {str(path.parent)!r} is not valid JSON "
             f"({error}). Save or download the checkpoint again."
         ) from error
+    return content
 
 
 def weight_files(folder):

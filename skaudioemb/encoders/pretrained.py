@@ -4,7 +4,9 @@ import os
 from contextlib import contextmanager
 
 import torch
+from safetensors import SafetensorError
 
+from skaudioemb.devices import is_out_of_memory
 from skaudioemb.encoders import checkpoint as files
 
 # Only training uses it, and not every checkpoint has it.
@@ -36,19 +38,28 @@ def load_pretrained(folder, model_class, config, *, unused=(), **options):
     OSError
         If there are no weights.
     ValueError
-        If some that are needed are missing.
+        If some that are needed are missing, or do not fit.
     """
     files.weight_files(folder)
-    with quiet_transformers():
-        model, report = model_class.from_pretrained(
-            os.fspath(folder),
-            config=config,
-            # The default is the dtype of the file, which may be half precision.
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+    try:
+        with quiet_transformers():
+            model, report = model_class.from_pretrained(
+                os.fspath(folder),
+                config=config,
+                # The default is the dtype of the file, which may be half precision.
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"The weights in {str(folder)!r} cannot be read into the model that "
+            f"{files.CONFIG_FILE} describes: the file is damaged, or shapes differ "
+            f"({type(error).__name__}). Save or download the checkpoint again."
+        ) from error
     may_lack = (*_UNUSED_WEIGHTS, *unused)
     missing = sorted(
         key for key in report["missing_keys"] if not any(p in key for p in may_lack)

@@ -95,6 +95,10 @@ class LayerWeightedProbe(MLPProbe):
     small values needs a larger weight to be heard. A ``StandardScaler`` before the
     probe, or ``layer_norm``, puts the layers on one scale.
 
+    The columns of X do not tell how many layers they hold: a wrong ``n_layers`` or
+    ``segments`` whose product happens to divide their number is not noticed. A fitted
+    embedder has ``n_layers_``.
+
     References
     ----------
     .. [1] S.-w. Yang et al., "SUPERB: Speech Processing Universal PERformance

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from types import SimpleNamespace
 
@@ -55,7 +55,9 @@ def train_together(trainings, progress):
 
     with ThreadPoolExecutor(n_workers) as pool:
         try:
-            for future in [pool.submit(run, members) for members in stacks]:
+            futures = [pool.submit(run, members) for members in stacks]
+            # Whichever fails first ends the others, though they may come before it.
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
             stop.set()

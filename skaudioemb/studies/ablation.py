@@ -97,6 +97,8 @@ def run_ablation(
     fusion = pipeline.named_steps[step]
     grid = ablation_grid(fusion, step=step, hubert_large=hubert_large)
     tasks = _as_tasks(X, y, groups)
+    # An iterator would be spent after the first task.
+    cv = list(cv) if hasattr(cv, "__next__") else cv
     options = {"scoring": scoring, "n_jobs": n_jobs, "verbose": verbose}
     searches = {}
     with _remembering(fusion, memory):

@@ -138,6 +138,8 @@ def ablation_grid(fusion, *, step="fusion", hubert_large=None):
     (['last'], ['drop'])
     """
     _check_fusion(fusion)
+    if hubert_large is not None:
+        _check_layers("hubert_large", hubert_large)
     prefix = "" if step is None else f"{step}__"
     width = _shared_width(fusion)
     grid = []
@@ -195,8 +197,12 @@ def _check_fusion(fusion):
             "so, whatever models they are."
         )
     for name in ("hubert", "wav2vec2"):
-        if "layers" not in members[name].get_params():
-            raise ValueError(
-                f"Member {name!r} is {members[name]!r}, which has no layers to choose "
-                "from. Give a HuBERT, Wav2Vec2 or another embedder with layers."
-            )
+        _check_layers(name, members[name])
+
+
+def _check_layers(name, member):
+    if "layers" not in getattr(member, "get_params", dict)():
+        raise ValueError(
+            f"Member {name!r} is {member!r}, which has no layers to choose from. Give "
+            "a HuBERT, Wav2Vec2 or another embedder with layers."
+        )

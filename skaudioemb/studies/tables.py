@@ -35,7 +35,8 @@ class Ablation:
     is of another checkpoint than its fusion; here both are the same model. "cat xwc" in
     Table 6 has the scores of fusion_cat_xwc; here both are there.
 
-    A search is not refitted. To have its best system:
+    A search is not refitted. To have its best system, after a single ``scoring``:
+    ``search = ablation.search_`` and
     ``clone(search.estimator).set_params(**search.best_params_).fit(X, y)``.
     """
 

@@ -97,7 +97,9 @@ class HFAudioSpec(EncoderSpec):
         hop = self.family.hop_samples
         if self.max_seconds is None or hop is None:
             return None
-        return max(1, int(self.max_seconds * self.sample_rate / hop))
+        # A window, the last one too, holds what the model needs at least.
+        least = ceil(self.min_samples / hop) + 1
+        return max(least, int(self.max_seconds * self.sample_rate / hop))
 
     def n_frames(self, n_samples):
         windows = self.windows(max(n_samples, self.min_samples))
