@@ -1,9 +1,12 @@
 """Clips and counters that several test files share."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
 from sklearn.datasets import make_classification, make_multilabel_classification
+from transformers import dynamic_module_utils
 
 from skaudioemb import devices
 from skaudioemb.store import Store
@@ -82,3 +85,21 @@ def wav(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(8000), 8000, subtype="FLOAT")
     return path
+
+
+@pytest.fixture(scope="module")
+def code_cache(tmp_path_factory):
+    """Keep transformers' copies of checkpoints' code out of the user's cache."""
+    folder = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        _forget_code()
+        patch.setattr(sys, "path", sys.path[:])
+        patch.setenv("HF_MODULES_CACHE", folder)
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
+        yield folder
+        _forget_code()
+
+
+def _forget_code():
+    for name in [name for name in sys.modules if name.startswith("transformers_mod")]:
+        del sys.modules[name]

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from skaudioemb import HFAudioModel
 from tests.speech_models import noise
 
+pytestmark = pytest.mark.usefixtures("code_cache")
+
 CODE = """
 import torch
 from transformers import PretrainedConfig, PreTrainedModel

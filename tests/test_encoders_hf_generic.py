@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from joblib.externals.loky import get_reusable_executor
-from transformers import AutoFeatureExtractor, AutoModel, dynamic_module_utils
+from transformers import AutoFeatureExtractor, AutoModel
 
 from skaudioemb import HFAudioModel
 from skaudioemb.encoders import checkpoint
@@ -27,22 +27,7 @@ REMOTE = ("named", "tensor", "tuple", "dict", "clip", "MelEars")
 LENGTHS = (1, 500, 5000, 5001, 9000, 9000, 16000)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def code_cache(tmp_path_factory):
-    """Keep transformers' copies of code out of the user's cache."""
-    folder = str(tmp_path_factory.mktemp("modules"))
-    with pytest.MonkeyPatch.context() as patch:
-        _forget_code()
-        patch.setattr(sys, "path", sys.path[:])
-        patch.setenv("HF_MODULES_CACHE", folder)
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
-        yield folder
-        _forget_code()
-
-
-def _forget_code():
-    for name in [name for name in sys.modules if name.startswith("transformers_mod")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("code_cache")
 
 
 def save_any(kind, folder):
