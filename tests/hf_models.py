@@ -89,4 +89,5 @@ for _name in ("UniSpeech", "UniSpeechSat"):
         )
     )
 
+# The other builders register themselves, with what is above.
 from tests import hf_other_models, hf_spectrogram_models  # noqa: E402, F401

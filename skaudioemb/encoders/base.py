@@ -53,12 +53,12 @@ class EncoderSpec(ABC):
     def n_frames(self, n_samples):
         """Return the number of frames of a clip of ``n_samples`` samples."""
 
-    @abstractmethod
-    def frame_times(self, n_frames):
-        """Return the centres of ``n_frames`` frames in seconds, float64."""
-
     def times_of(self, n_samples):
-        """Return the centres of the frames of a clip of ``n_samples`` samples."""
+        """Return the centres of a clip's frames in seconds, float64.
+
+        Where these follow from the number of frames, a subclass has ``frame_times``
+        instead.
+        """
         return self.frame_times(self.n_frames(n_samples))
 
     def windows(self, n_samples):

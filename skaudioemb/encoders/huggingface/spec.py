@@ -112,11 +112,6 @@ class HFAudioSpec(EncoderSpec):
             times.append(own + window.start / self.sample_rate)
         return np.concatenate(times)
 
-    def frame_times(self, n_frames):
-        raise NotImplementedError(
-            "Frame times follow from the number of samples: use times_of."
-        )
-
     def windows(self, n_samples):
         if self.family.window_samples is not None:
             return self.family.own_windows(n_samples)
