@@ -6,14 +6,17 @@ made-up embeddings with early stopping on validation rows, and compared on test 
 "heareval's loop" re-enacts its prediction stage: one fit after the other, row-wise
 collated batches of 1024 that are never shuffled, every third epoch a validation with
 two forward passes, outputs gathered row by row, and all scores of the task, and a
-checkpoint file of weights and Adam's state whenever the score improves. It leaves out
-what else PyTorch Lightning adds. All alternatives stop by the same rule.
+checkpoint file of weights and Adam's state whenever the score improves; once on PyTorch
+Lightning as heareval does it (left out without ``pip install pytorch-lightning``), and
+once in plain torch, without anything that Lightning adds. All alternatives stop by the
+same rule.
 """
 
 import argparse
 import tempfile
 import time
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -39,7 +42,7 @@ POINTS = (
     (2, "xavier_uniform", 3.2e-3),
 )
 BATCH_SIZE, CHECK_EVERY, PATIENCE, MAX_EPOCHS = 1024, 3, 20, 500
-HEAREVAL, GRID, STACKED = "heareval's loop", "GridSearchCV", "ProbeSearchCV"
+PLAIN, GRID, STACKED = "its loop, plain torch", "GridSearchCV", "ProbeSearchCV"
 
 
 def make_task(n_train, n_features, n_classes, separation, seed=0):
@@ -59,12 +62,11 @@ def make_task(n_train, n_features, n_classes, separation, seed=0):
 
 
 class RowByRow(Dataset):
-    """Rows as heareval's loader meets them: one at a time, labels as indicators."""
+    """Rows as heareval's loader meets them: one at a time, with an indicator row."""
 
-    def __init__(self, X, y, n_classes):
+    def __init__(self, X, Y):
         self.X = torch.stack([torch.from_numpy(row) for row in X])
-        self.Y = torch.zeros(len(y), n_classes)
-        self.Y[torch.arange(len(y)), torch.from_numpy(y)] = 1.0
+        self.Y = torch.from_numpy(Y.astype(np.float32))
 
     def __len__(self):
         return len(self.X)
@@ -73,10 +75,9 @@ class RowByRow(Dataset):
         return self.X[i], self.Y[i]
 
 
-def heareval_fit(point, train, valid, n_classes, checkpoint):
+def plain_fit(point, train, valid, n_classes, checkpoint):
     """Train one grid point; return its best validation score and its network."""
     layers, init, lr = point
-    train, valid = RowByRow(*train, n_classes), RowByRow(*valid, n_classes)
     network = ProbeNetwork(train.X.shape[1], n_classes, layers, 1024, 0.1, init)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     criterion = torch.nn.CrossEntropyLoss()
@@ -89,7 +90,7 @@ def heareval_fit(point, train, valid, n_classes, checkpoint):
             optimizer.step()
         if (epoch + 1) % CHECK_EVERY:
             continue
-        score = heareval_score(network.eval(), valid, criterion)
+        score = plain_score(network.eval(), valid, criterion)
         misses = 0 if score > best_score else misses + 1
         if score > best_score:
             best_score = score
@@ -102,7 +103,7 @@ def heareval_fit(point, train, valid, n_classes, checkpoint):
 
 
 @torch.no_grad()
-def heareval_score(network, rows, criterion):
+def plain_score(network, rows, criterion):
     """Return the accuracy; compute the other scores of such a task too."""
     probabilities, targets = [], []
     for X, Y in DataLoader(rows, BATCH_SIZE):
@@ -119,19 +120,43 @@ def heareval_score(network, rows, criterion):
     return np.mean(probabilities.argmax(axis=1) == targets.argmax(axis=1))
 
 
-def run_heareval(X, y, rows, seed):
+def run_plain(X, y, rows, seed):
     """Return validation scores, test scores and epochs, one after the other."""
+
+    def fit(point, train, valid, folder):
+        path = f"{folder}/best.ckpt"
+        return plain_fit(point, train, valid, y.max() + 1, path)
+
+    return run_loop(fit, X, y, rows, seed)
+
+
+def run_lightning(X, y, rows, seed):
+    """Return the same, on Lightning."""
+    from benchmarks import heareval_loop
+
+    def fit(point, train, valid, folder):
+        module = heareval_loop.Prediction(
+            *(X.shape[1], y.max() + 1, point, False, heareval_loop.clip_scores)
+        )
+        found = heareval_loop.fit(module, train, valid, CHECK_EVERY, folder)
+        return found.score, found.n_epochs, found.module.net
+
+    return run_loop(fit, X, y, rows, seed)
+
+
+def run_loop(fit, X, y, rows, seed):
     torch.manual_seed(seed)
-    train, valid, test = ((X[part], y[part]) for part in rows)
+    Y = np.eye(y.max() + 1)[y]
+    train, valid, test = ((X[part], Y[part]) for part in rows)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for point in POINTS:
-            score, n_epochs, network = heareval_fit(
-                point, train, valid, y.max() + 1, f"{folder}/best.ckpt"
-            )
+            # heareval builds its rows anew for every point.
+            made = RowByRow(*train), RowByRow(*valid)
+            score, n_epochs, network = fit(point, *made, folder)
             with torch.no_grad():
                 outputs = network(torch.from_numpy(test[0])).argmax(dim=1).numpy()
-            found.append((score, np.mean(outputs == test[1]), n_epochs))
+            found.append((score, np.mean(outputs == test[1].argmax(axis=1)), n_epochs))
     return np.transpose(found)
 
 
@@ -156,25 +181,34 @@ def run_search(search_class, X, y, rows, seed):
         ties="first",
         random_state=seed,
     )
-    names = ("hidden_layers", "init", "lr")
-    grid = [
-        {name: [value] for name, value in zip(names, point, strict=True)}
-        for point in POINTS
-    ]
+    folds = [(train, test)]
     search = search_class(
-        probe, grid, cv=[(train, test)], scoring=scores_of, refit=False
+        probe, grid_of_points(), cv=folds, scoring=scores_of, refit=False
     )
     found = search.fit(X, y).cv_results_
     return np.stack([found[f"mean_test_{key}"] for key in ("valid", "test", "epochs")])
 
 
-def compare(task, seeds):
-    """Return rows of the table: seconds, ratios and scores of the alternatives."""
-    calls = {
-        HEAREVAL: run_heareval,
-        GRID: partial(run_search, GridSearchCV),
-        STACKED: partial(run_search, ProbeSearchCV),
-    }
+def grid_of_points():
+    """Return ``POINTS`` as a list of grids."""
+    names = ("hidden_layers", "init", "lr")
+    return [
+        {name: [value] for name, value in zip(names, point, strict=True)}
+        for point in POINTS
+    ]
+
+
+def compare(calls, task, seeds):
+    """Return rows of the table: seconds, ratios and scores of the alternatives.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+        Each takes the items of ``task`` and a seed, and returns validation scores,
+        test scores and epochs of all points. Ratios are to the first.
+    task : tuple
+    seeds : int
+    """
     seconds = {name: [] for name in calls}
     found = {name: [] for name in calls}
     for seed in range(seeds):
@@ -187,11 +221,12 @@ def compare(task, seeds):
     for name in calls:
         valid, test, epochs = np.moveaxis(np.stack(found[name]), 1, 0)
         chosen = test[np.arange(seeds), valid.argmax(axis=1)]
+        ratios = [slower / seconds[name] for slower in seconds.values()]
         lines.append(
             (
                 name,
                 f"{seconds[name]:.1f}",
-                f"{seconds[HEAREVAL] / seconds[name]:.1f}",
+                " / ".join(f"{ratio:.1f}" for ratio in ratios[:-1]),
                 f"{epochs.sum(axis=1).mean():.0f}",
                 f"{valid.mean():.3f}",
                 f"{chosen.mean():.3f} ± {chosen.std():.3f}",
@@ -200,14 +235,25 @@ def compare(task, seeds):
     return lines
 
 
+HEADER = ("", "seconds", "ratios", "epochs", "valid, all points", "test, chosen")
+
+
 def main(seeds, large):
     tasks = {"480 x 256, 10 classes": (make_task(480, 256, 10, 1.0), seeds)}
     if large:
         tasks["5000 x 768, 50 classes"] = (make_task(5000, 768, 50, 1.0), 1)
-    header = ("", "seconds", "ratio", "epochs", "valid, all points", "test, chosen")
-    for title, task in tasks.items():
-        print_table(title, header, compare(*task), ("torch", "skorch"))
-        print()
+    calls = {
+        PLAIN: run_plain,
+        GRID: partial(run_search, GridSearchCV),
+        STACKED: partial(run_search, ProbeSearchCV),
+    }
+    packages = ["torch", "skorch"]
+    if find_spec("pytorch_lightning"):
+        calls = {"heareval's loop": run_lightning, **calls}
+        packages.append("pytorch-lightning")
+    for title, (task, n_seeds) in tasks.items():
+        print_table(title, HEADER, compare(calls, task, n_seeds), packages)
+        print("Ratios are to the rows in their order.\n")
 
 
 if __name__ == "__main__":

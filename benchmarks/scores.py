@@ -9,6 +9,7 @@ labels, a check of a timestamp task.
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -49,54 +50,64 @@ def make_events(n_clips, n_events=1000, seconds=1500.0):
     return reference, estimate
 
 
-def sed_eval_scores(reference, estimate):
-    """Return sed_eval's scores as callables without arguments, by name."""
-    import sed_eval
+def contain(clips):
+    """Return the events of each clip as sed_eval takes them."""
     from dcase_util.containers import MetaDataContainer
 
-    def contain(clips):
-        return [
-            MetaDataContainer(
-                [
-                    {"event_label": label, "event_onset": start, "event_offset": end}
-                    for label, start, end in clip
-                ]
-            )
-            for clip in clips
-        ]
-
-    files = list(zip(contain(reference), contain(estimate), strict=True))
-
-    def evaluate(metrics, part, key):
-        for true, guess in files:
-            metrics.evaluate(reference_event_list=true, estimated_event_list=guess)
-        return metrics.results_overall_metrics()[part][key]
-
-    def events(collar, ratio=None):
-        return lambda: evaluate(
-            sed_eval.sound_event.EventBasedMetrics(
-                event_label_list=LABELS,
-                t_collar=collar,
-                percentage_of_length=ratio or 0.5,
-                evaluate_offset=ratio is not None,
-            ),
-            "f_measure",
-            "f_measure",
+    return [
+        MetaDataContainer(
+            [
+                {"event_label": label, "event_onset": start, "event_offset": end}
+                for label, start, end in clip
+            ]
         )
+        for clip in clips
+    ]
 
-    def segments():
-        return evaluate(
-            sed_eval.sound_event.SegmentBasedMetrics(
-                event_label_list=LABELS, time_resolution=1.0
-            ),
-            "error_rate",
-            "error_rate",
+
+def sed_eval_score(reference, estimate, labels, score, collar=0.2):
+    """Return a score of sed_eval from clips in its own containers.
+
+    Parameters
+    ----------
+    reference, estimate : list of MetaDataContainer
+    labels : list of str
+    score : {"onset", "onset and offset", "segment"}
+    collar : float
+        Seconds.
+    """
+    import sed_eval
+
+    if score == "segment":
+        metrics = sed_eval.sound_event.SegmentBasedMetrics(
+            event_label_list=labels, time_resolution=1.0
         )
+        part = key = "error_rate"
+    else:
+        offsets = score == "onset and offset"
+        metrics = sed_eval.sound_event.EventBasedMetrics(
+            event_label_list=labels,
+            t_collar=collar,
+            percentage_of_length=0.2 if offsets else 0.5,
+            evaluate_offset=offsets,
+        )
+        part = key = "f_measure"
+    for true, guess in zip(reference, estimate, strict=True):
+        metrics.evaluate(reference_event_list=true, estimated_event_list=guess)
+    return metrics.results_overall_metrics()[part][key]
 
+
+def sed_eval_scores(reference, estimate):
+    """Return sed_eval's scores as callables without arguments, by name."""
+    files = contain(reference), contain(estimate)
+    scores = {
+        "onset F, 50 ms": "onset",
+        "onset and offset F": "onset and offset",
+        "segment error rate": "segment",
+    }
     return {
-        "onset F, 50 ms": events(0.05),
-        "onset and offset F": events(0.05, 0.2),
-        "segment error rate": segments,
+        name: partial(sed_eval_score, *files, LABELS, score, 0.05)
+        for name, score in scores.items()
     }
 
 

@@ -22,8 +22,8 @@ from skaudioemb.probes import mlp
 from skaudioemb.probes.mlp import MLPProbe
 from skaudioemb.probes.network import ProbeNetwork
 from skaudioemb.probes.rows import hold_out
-from skaudioemb.probes.scoring import macro_average_precision
 from skaudioemb.probes.training import TensorBatches
+from skaudioemb.scores.clips import mAP
 from tests.models import GOLDEN
 from tests.models import small_probe as small
 
@@ -234,7 +234,7 @@ class TestScore:
         assert probe.best_score_ == pytest.approx(expected, abs=1e-12)
 
     @pytest.mark.parametrize("columns", [[0, 1, 2, 3], [0, 2], [2], []])
-    def test_macro_average_precision_counts_absent_labels_as_zero(self, columns):
+    def test_mean_average_precision_counts_absent_labels_as_zero(self, columns):
         rng = np.random.default_rng(0)
         y = np.zeros((30, 4), dtype=np.float32)
         y[:, columns] = rng.random((30, len(columns))) < 0.4
@@ -242,7 +242,7 @@ class TestScore:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = average_precision_score(y, scores)
-        assert macro_average_precision(y, scores) == pytest.approx(expected)
+        assert mAP(y, scores) == pytest.approx(expected)
 
     def test_loss_is_the_lowest_of_the_checks(self, blobs):
         probe = small(scoring="loss").fit(*blobs)

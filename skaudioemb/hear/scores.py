@@ -1,7 +1,7 @@
 """The scores of the HEAR benchmark, as functions and as scikit-learn scorers.
 
-:mod:`skaudioemb.hear.clip_scores` holds the scores of probabilities,
-:mod:`skaudioemb.hear.event_scores` and :mod:`skaudioemb.hear.segment_scores` those of
+:mod:`skaudioemb.scores.clips` holds the scores of probabilities,
+:mod:`skaudioemb.scores.events` and :mod:`skaudioemb.scores.segments` those of
 events, with their conventions; all are importable from here. ``SCORES`` lists them by
 the names that HEAR's tasks use, and three more for any collar or segment.
 :func:`make_hear_scorer` makes scorers of them for ``GridSearchCV`` and the like.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from skaudioemb.hear.clip_scores import (
+from skaudioemb.scores.clips import (
     aucroc,
     average_precisions,
     chroma_acc,
@@ -25,13 +25,13 @@ from skaudioemb.hear.clip_scores import (
     roc_areas,
     top1_acc,
 )
-from skaudioemb.hear.event_scores import (
+from skaudioemb.scores.events import (
     EventScores,
     event_onset_fms,
     event_onset_offset_fms,
     event_scores,
 )
-from skaudioemb.hear.segment_scores import (
+from skaudioemb.scores.segments import (
     SegmentScores,
     segment_error_rate,
     segment_scores,

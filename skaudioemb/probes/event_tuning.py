@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skaudioemb.hear.event_scores import event_onset_fms
 from skaudioemb.probes.postprocessing import RESOLUTION, frames_to_events
+from skaudioemb.scores.events import event_onset_fms
 
 # What HEAR tries for every task without a grid of its own.
 HEAR_POSTPROCESSING = {"median_filter": [0.25], "min_duration": [0.125, 0.25]}

@@ -9,7 +9,6 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skaudioemb.frames import Frames
-from skaudioemb.hear.event_scores import event_onset_fms
 from skaudioemb.probes.event_frames import FrameTable, checked_clips, iter_frames
 from skaudioemb.probes.event_targets import check_targets, closed, sorted_labels
 from skaudioemb.probes.event_training import LabelledClips, final_step, fit_probe
@@ -23,6 +22,7 @@ from skaudioemb.probes.event_tuning import (
 from skaudioemb.probes.mlp import MLPProbe
 from skaudioemb.probes.postprocessing import frames_to_events
 from skaudioemb.probes.rows import hold_out
+from skaudioemb.scores.events import event_onset_fms
 
 __all__ = ["HEAR_POSTPROCESSING", "EventDetector", "PostProcessing"]
 

@@ -16,26 +16,31 @@ class Rows:
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features), float32
-    labels : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        As a scorer compares them with predictions.
+    given : ndarray of shape (n_samples,) or None
+        Labels as they were given; None for an indicator matrix.
     codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
         As the loss needs them; see :meth:`Targets.encode`.
     """
 
     X: np.ndarray
-    labels: np.ndarray
+    given: np.ndarray | None
     codes: np.ndarray
 
     @classmethod
     def encode(cls, X, y, targets: Targets):
         """Return rows of X and y, checked against ``targets``."""
         codes = targets.encode(y)
-        labels = codes.astype(np.int64) if targets.multilabel else label_array(y)
-        return cls(X, labels, codes)
+        return cls(X, None if targets.multilabel else label_array(y), codes)
+
+    @property
+    def labels(self):
+        """Labels as a scorer compares them with predictions."""
+        return self.codes.astype(np.int64) if self.given is None else self.given
 
     def take(self, mask):
         """Return the rows where ``mask`` is true."""
-        return Rows(self.X[mask], self.labels[mask], self.codes[mask])
+        given = None if self.given is None else self.given[mask]
+        return Rows(self.X[mask], given, self.codes[mask])
 
     def to_dataset(self, device):
         """Return the rows as tensors, on ``device`` if they leave room there."""

@@ -2,7 +2,9 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import average_precision_score, get_scorer
+from sklearn.metrics import get_scorer
+
+from skaudioemb.scores.clips import mAP
 
 
 def resolve_scorer(scoring):
@@ -61,7 +63,7 @@ class ValidationScore:
             known = KnownPredictions(probabilities, self.targets)
             return float(self.scorer(known, self.X, self.y))
         if self.targets.multilabel:
-            return macro_average_precision(codes, probabilities)
+            return mAP(codes, probabilities)
         return float(np.mean(probabilities.argmax(axis=1) == codes))
 
 
@@ -107,28 +109,3 @@ class KnownPredictions(ClassifierMixin, BaseEstimator):
     def predict(self, X):
         """Return the known labels; X must be the validation rows."""
         return self.targets.decode(self.predict_proba(X))
-
-
-def macro_average_precision(indicators, probabilities):
-    """Return the mean over labels of the average precision.
-
-    Equal to scikit-learn's ``average_precision_score(average="macro")``: a label
-    without a positive row counts as zero, but there is no warning for it.
-
-    Parameters
-    ----------
-    indicators : ndarray of shape (n_samples, n_labels)
-        Zeros and ones.
-    probabilities : ndarray of shape (n_samples, n_labels)
-
-    Returns
-    -------
-    score : float
-    """
-    present = indicators.any(axis=0)
-    if not present.any():
-        return 0.0
-    each = average_precision_score(
-        indicators[:, present], probabilities[:, present], average=None
-    )
-    return float(np.sum(each) / len(present))

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-As in :mod:`skaudioemb.hear.event_scores`. A label is active in every segment that one
+As in :mod:`skaudioemb.scores.events`. A label is active in every segment that one
 of its events touches, from the start rounded down to the end rounded up.
 
 Metrics
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skaudioemb.hear.event_scores import f_measure_parts, tabulate_both
+from skaudioemb.scores.events import f_measure_parts, tabulate_both
 
 
 class SegmentScores(NamedTuple):

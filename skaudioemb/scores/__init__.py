@@ -1,0 +1,1 @@
+"""Scores of predictions: of clips, of events, and of segments."""
