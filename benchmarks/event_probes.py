@@ -10,6 +10,7 @@ two post-processing settings.
 
 import argparse
 import tempfile
+from functools import partial
 
 import numpy as np
 import torch
@@ -94,12 +95,13 @@ def run_search(train, valid, test, seed):
     """Return the same of a search with stacked probes."""
     X, Y = (np.concatenate([getattr(p, n) for p in (train, test)]) for n in "XY")
     rows = np.split(np.arange(len(X)), [len(train.X)])
+    score = partial(event_onset_fms, collar=0.2, zero_division=0)
     probe = MLPProbe(
         check_every=CHECK_EVERY,
         patience=PATIENCE,
         max_epochs=MAX_EPOCHS,
         validation=(valid.X, valid.Y),
-        scoring=EventScoring(valid.times, valid.events, LABELS, SETTINGS, 0.2),
+        scoring=EventScoring(valid.times, valid.events, LABELS, SETTINGS, score),
         shuffle=False,
         ties="first",
         random_state=seed,

@@ -182,9 +182,10 @@ class TestTuning:
         default = PostProcessing(0.25, 0.125, 0.5)
         settings = expand_grid(HEAR_POSTPROCESSING, default)
         assert [s.min_duration for s in settings] == [0.25, 0.125]
-        scoring = EventScoring(times, [[("a", 0.25, 0.7)]], ["a"], settings, 0.2)
+        truth = [[("a", 0.25, 0.7)]]
+        scoring = EventScoring(times, truth, ["a"], settings, event_onset_fms)
         assert scoring.scores(probabilities).tolist() == [1, 1]
-        assert scoring.scores(np.zeros_like(probabilities)).tolist() == [0, 0]
+        assert np.isnan(scoring.scores(np.zeros_like(probabilities))).all()
 
     @pytest.mark.parametrize(
         ("grid", "message"),

@@ -131,7 +131,8 @@ def state(golden, stage):
 
 class TestStopping:
     @pytest.mark.parametrize("case", STOP_CASES, ids=lambda case: case["name"])
-    def test_stops_and_keeps_as_the_reference(self, case, blobs):
+    @pytest.mark.parametrize("nonfinite", ["stop", "continue"])
+    def test_stops_and_keeps_as_the_reference(self, case, nonfinite, blobs):
         sign = 1 if case["mode"] == "max" else -1
         values = [sign * float(value) for value in case["values"]]
         script = chain(values, repeat(nan))
@@ -142,16 +143,17 @@ class TestStopping:
             max_epochs=case["max_epochs"],
             scoring=lambda *_: next(script),
             ties="first",
+            nonfinite=nonfinite,
         ).fit(*blobs)
         assert probe.best_epoch_ == case["best_epoch"] + 1
         assert probe.best_score_ == sign * float(case["validation_score"])
         checked = [epoch["epoch"] - 1 for epoch in probe.history_ if "score" in epoch]
         assert checked[: case["checks_done"]] == case["validated_at_epochs"]
-        if np.isfinite(values).all():
+        if nonfinite == "stop" or np.isfinite(values).all():
             assert len(checked) == case["checks_done"]
             assert probe.n_epochs_ == case["epochs_trained"]
         else:
-            # The reference ends at once where this probe goes on for its patience.
+            # The reference ends at once where the probe goes on for its patience.
             assert probe.n_epochs_ >= case["epochs_trained"]
 
     def test_lowest_loss_of_equal_scores_is_kept(self, blobs):

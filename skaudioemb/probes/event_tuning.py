@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from skaudioemb.probes.postprocessing import RESOLUTION, frames_to_events
-from skaudioemb.scores.events import event_onset_fms
 
 # What HEAR tries for every task without a grid of its own.
 HEAR_POSTPROCESSING = {"median_filter": [0.25], "min_duration": [0.125, 0.25]}
@@ -74,7 +73,7 @@ def expand_grid(grid, default):
 
 
 class EventScoring:
-    """Onset F-measures of frame probabilities, for several settings at once.
+    """Scores of the events that frame probabilities amount to, for several settings.
 
     Called with a classifier and its rows, it is a scorer for a probe's ``scoring``,
     and returns the score of the best setting.
@@ -87,23 +86,25 @@ class EventScoring:
         The true events of each clip.
     labels : sequence of length n_labels
     settings : list of PostProcessing
-    collar : float
-        Seconds.
+    score : callable
+        Takes true and predicted events; greater is better, and NaN counts as 0 when
+        settings are compared.
     """
 
-    def __init__(self, times, events, labels, settings, collar):
+    def __init__(self, times, events, labels, settings, score):
         self.times = times
         self.events = events
         self.labels = labels
         self.settings = settings
-        self.collar = collar
+        self.score = score
 
     def __call__(self, estimator, X, y):
         """Return the best setting's score of the estimator's probabilities."""
-        return float(self.scores(label_probabilities(estimator, X, self.labels)).max())
+        scores = self.scores(label_probabilities(estimator, X, self.labels))
+        return float(scores[np.nan_to_num(scores).argmax()])
 
     def scores(self, probabilities):
-        """Return the score of each setting; 0 where there is nothing to compare.
+        """Return the score of each setting.
 
         Parameters
         ----------
@@ -130,9 +131,7 @@ class EventScoring:
                 [event for event in clip if event.end - event.start >= shortest]
                 for clip in runs[shared]
             ]
-            scores[number] = event_onset_fms(
-                self.events, found, self.collar, zero_division=0
-            )
+            scores[number] = self.score(self.events, found)
         return scores
 
 

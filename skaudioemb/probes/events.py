@@ -1,5 +1,6 @@
 """Sound event detection: a probe that looks at every frame of a clip."""
 
+from functools import partial
 from numbers import Real
 
 import numpy as np
@@ -213,7 +214,11 @@ class EventDetector(MetaEstimatorMixin, BaseEstimator):
             train, valid = self._split(table, targets, given, rng)
             self._check_validation(valid is not None)
             scoring = valid and EventScoring(
-                valid.times, valid.events, self.classes_.tolist(), settings, self.collar
+                valid.times,
+                valid.events,
+                self.classes_.tolist(),
+                settings,
+                partial(event_onset_fms, collar=self.collar, zero_division=0),
             )
             self.probe_ = fit_probe(probe, train, valid, self.scoring and scoring)
             self.postprocessing_, self.postprocessing_scores_ = default, {}

@@ -58,6 +58,8 @@ class LayerWeightedProbe(MLPProbe):
         What the checks compare; see :class:`MLPProbe`.
     ties : {"loss", "first"}, default="loss"
         Which of several best checks is kept.
+    nonfinite : {"continue", "stop"}, default="continue"
+        What happens at a check whose score is NaN or infinite.
     random_state : int, RandomState instance or None, default=None
         Determines the held-out rows, first weights, batches and dropout.
     device : str, default="auto"
@@ -146,6 +148,7 @@ class LayerWeightedProbe(MLPProbe):
         shuffle=True,
         scoring=None,
         ties="loss",
+        nonfinite="continue",
         random_state=None,
         device="auto",
         verbose=0,
@@ -164,6 +167,7 @@ class LayerWeightedProbe(MLPProbe):
             shuffle=shuffle,
             scoring=scoring,
             ties=ties,
+            nonfinite=nonfinite,
             random_state=random_state,
             device=device,
             verbose=verbose,

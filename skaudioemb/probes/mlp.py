@@ -18,9 +18,9 @@ from torch import nn
 
 from skaudioemb.devices import resolve_device
 from skaudioemb.probes.network import INITS, ProbeNetwork
-from skaudioemb.probes.rows import Rows, as_tensor, hold_out
+from skaudioemb.probes.rows import Rows, as_tensor, hold_out, report_unseen
 from skaudioemb.probes.scoring import ValidationScore, resolve_scorer
-from skaudioemb.probes.targets import UNSEEN, Targets
+from skaudioemb.probes.targets import Targets
 from skaudioemb.probes.training import (
     BestWeights,
     CheckScoring,
@@ -43,10 +43,9 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
     ``patience`` checks without improvement, and the weights of the best check are
     kept. skorch runs the training [2]_.
 
-    With ``validation=(X_valid, y_valid)``, ``shuffle=False`` and ``ties="first"`` a fit
-    is HEAR's own [1]_, except that a score that is not a number counts as the worst
-    value instead of ending the training, and that a last batch of a single row, which
-    batch normalisation cannot use, joins the batch before it.
+    With ``validation=(X_valid, y_valid)``, ``shuffle=False``, ``ties="first"`` and
+    ``nonfinite="stop"`` a fit is HEAR's own [1]_, except that a last batch of a single
+    row, which batch normalisation cannot use, joins the batch before it.
 
     Parameters
     ----------
@@ -84,6 +83,10 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         Which of several best checks is kept: the one with the lowest validation loss,
         or the first. On few rows the accuracy ties often, and the first is a poor
         choice. Training stops at the same epoch with both.
+    nonfinite : {"continue", "stop"}, default="continue"
+        What happens at a check whose score is NaN or infinite. NaN counts as worse
+        than any number; "stop" ends the training too, as HEAR's own code does, and
+        may keep weights that have hardly been trained.
     random_state : int, RandomState instance or None, default=None
         Determines the held-out rows, first weights, batches and dropout. With an int
         fits on the same CPU are equal bit for bit, unless several run at once in
@@ -152,6 +155,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         "shuffle": ["boolean"],
         "scoring": [str, callable, None],
         "ties": [StrOptions({"loss", "first"})],
+        "nonfinite": [StrOptions({"continue", "stop"})],
         "random_state": ["random_state"],
         "device": [str, torch.device],
         "verbose": ["verbose"],
@@ -173,6 +177,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         shuffle=True,
         scoring=None,
         ties="loss",
+        nonfinite="continue",
         random_state=None,
         device="auto",
         verbose=0,
@@ -190,6 +195,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         self.shuffle = shuffle
         self.scoring = scoring
         self.ties = ties
+        self.nonfinite = nonfinite
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -230,8 +236,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
         seed, batch_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         self._targets = Targets(y)
         train, valid = self._split(X, y, rng)
-        watched = ("valid_loss", -1) if self.scoring == "loss" else ("score", 1)
-        monitor = BestWeights(*watched, self.patience, self.ties)
+        monitor = self._make_monitor()
         net = self._make_net(valid, monitor, batch_seed, device)
         with seeded(seed, device):
             net.train(train.to_dataset(device))
@@ -308,24 +313,12 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
             rows = Rows.encode(X, y, self._targets)
         except ValueError as error:
             raise ValueError(f"The validation rows do not fit: {error}") from error
-        unseen = rows.codes == UNSEEN
-        if unseen.any():
-            self._report_unseen(rows.labels[unseen], len(rows.X))
+        report_unseen(rows, self._targets)
         return rows
 
-    def _report_unseen(self, labels, n_rows):
-        found = ", ".join(map(repr, np.unique(labels).tolist()[:5]))
-        if len(labels) == n_rows:
-            raise ValueError(
-                "No label of the validation rows occurs in the training rows: found "
-                f"{found}, known are {self._targets.classes[:5].tolist()}. Use the "
-                "same labels, of the same type, in both."
-            )
-        warnings.warn(
-            f"{len(labels)} of {n_rows} validation rows have labels that no training "
-            f"row has ({found}). They count as errors.",
-            stacklevel=6,
-        )
+    def _make_monitor(self):
+        watched = ("valid_loss", -1) if self.scoring == "loss" else ("score", 1)
+        return BestWeights(*watched, self.patience, self.ties, self.nonfinite)
 
     def _make_net(self, valid, monitor, seed, device):
         multilabel = self._targets.multilabel

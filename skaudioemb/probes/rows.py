@@ -1,12 +1,13 @@
 """Rows of embeddings with their labels: held out, and handed to torch."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from skorch.dataset import Dataset
 
-from skaudioemb.probes.targets import Targets, label_array
+from skaudioemb.probes.targets import UNSEEN, Targets, label_array
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,38 @@ class Rows:
     def to_dataset(self, device):
         """Return the rows as tensors, on ``device`` if they leave room there."""
         return Dataset(placed(self.X, device), placed(self.codes, device))
+
+
+def report_unseen(rows, targets):
+    """Warn of validation rows whose label no training row has.
+
+    Parameters
+    ----------
+    rows : Rows
+    targets : Targets
+        Of the training rows.
+
+    Raises
+    ------
+    ValueError
+        If that holds for all of them.
+    """
+    unseen = rows.codes == UNSEEN
+    if not unseen.any():
+        return
+    n_unseen, n_rows = np.count_nonzero(unseen), len(rows.X)
+    found = ", ".join(map(repr, np.unique(rows.labels[unseen]).tolist()[:5]))
+    if n_unseen == n_rows:
+        raise ValueError(
+            "No label of the validation rows occurs in the training rows: found "
+            f"{found}, known are {targets.classes[:5].tolist()}. Use the same labels, "
+            "of the same type, in both."
+        )
+    warnings.warn(
+        f"{n_unseen} of {n_rows} validation rows have labels that no training row has "
+        f"({found}). They count as errors.",
+        stacklevel=6,
+    )
 
 
 def as_tensor(array):

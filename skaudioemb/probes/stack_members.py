@@ -8,12 +8,7 @@ from typing import Any
 import torch
 
 from skaudioemb.probes.stacked import Shape
-from skaudioemb.probes.training import (
-    BestWeights,
-    StopTraining,
-    TensorBatches,
-    seeded,
-)
+from skaudioemb.probes.training import StopTraining, TensorBatches, seeded
 
 # The first weights come from torch's global generator.
 _starting = threading.Lock()
@@ -114,8 +109,7 @@ class Training:
 
     def start(self):
         """Make the net, with its first weights; return these."""
-        watched = ("valid_loss", -1) if self.probe.scoring == "loss" else ("score", 1)
-        self.monitor = BestWeights(*watched, self.probe.patience, self.probe.ties)
+        self.monitor = self.probe._make_monitor()
         self.monitor.on_train_begin(None)
         self.history = []
         net = self.probe._make_net(None, self.monitor, self.batch_seed, self.device)

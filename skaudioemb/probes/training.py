@@ -135,8 +135,8 @@ class CheckScoring(EpochScoring):
 class BestWeights(Callback):
     """Keeps the weights of the best check and stops after ``patience`` misses.
 
-    Only a strict improvement of the monitored value lets training go on, and NaN is
-    worse than any number.
+    Only a strict improvement of the monitored value counts, and NaN is worse than any
+    number.
 
     Parameters
     ----------
@@ -148,6 +148,8 @@ class BestWeights(Callback):
         Checks without improvement after which training stops.
     ties : {"loss", "first"}
         Which of the best checks with equal values is kept.
+    nonfinite : {"continue", "stop"}
+        Whether training goes on after a value that is NaN or infinite.
 
     Attributes
     ----------
@@ -159,11 +161,12 @@ class BestWeights(Callback):
         Checks since the value last improved.
     """
 
-    def __init__(self, monitor, sign, patience, ties):
+    def __init__(self, monitor, sign, patience, ties, nonfinite):
         self.monitor = monitor
         self.sign = sign
         self.patience = patience
         self.ties = ties
+        self.nonfinite = nonfinite
 
     def on_train_begin(self, net, **kwargs):
         """Forget the previous training."""
@@ -185,7 +188,8 @@ class BestWeights(Callback):
             state = net.module_.state_dict()
             self.weights_ = {name: value.clone() for name, value in state.items()}
             self.loss_ = loss
-        if self.misses_ >= self.patience:
+        ended = self.nonfinite == "stop" and not np.isfinite(value)
+        if ended or self.misses_ >= self.patience:
             raise StopTraining
 
     def on_train_end(self, net, **kwargs):
