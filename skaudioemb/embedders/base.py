@@ -170,9 +170,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         AudioError
             At the first bad clip if ``on_error="raise"``.
         """
-        spec = self._validate(scene=True)
+        spec, plan = self._scene_plan()
         X = self._check_clips(X, reset=False)
-        plan = ScenePlan(spec, self.pooling, self.segments, self._selection(spec))
         embeddings = np.full((len(X), self._n_scene_features(spec)), np.nan, np.float32)
         for index, _, result in self._run(X, spec, plan):
             embeddings[index] = plan.combine(result)
@@ -206,6 +205,25 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
             results[index] = frames
         return results
 
+    def iter_frames(self, X):
+        """Yield the frames of clip after clip, without holding all of them.
+
+        Parameters
+        ----------
+        X : sequence of clips or array-like of shape (n_clips, n_samples)
+            Recordings.
+
+        Yields
+        ------
+        index : int
+            Number of the clip in X. Clips come in any order, and those that could not
+            be read do not come if ``on_error="nan"``.
+        frames : Frames
+            As :meth:`frames` returns them.
+        """
+        self._validate()
+        yield from self._iter_frames(self._check_clips(X, reset=False))
+
     def _validate(self, scene=False):
         """Check the parameters; return the spec of the frames, or of the scenes."""
         self._validate_params()
@@ -217,6 +235,12 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, ClipsTransformer, ABC):
         spec, scene_spec = self._make_spec(), self._make_scene_spec()
         self._selection(spec)
         return scene_spec if scene else spec
+
+    def _scene_plan(self):
+        """Return the spec and the plan behind scene vectors."""
+        spec = self._validate(scene=True)
+        selection = self._selection(spec)
+        return spec, ScenePlan(spec, self.pooling, self.segments, selection)
 
     def _selection(self, spec):
         return resolve_layers(getattr(self, "layers", "last"), spec.n_layers)

@@ -210,6 +210,25 @@ class Fusion(Composition):
             results[index] = frames
         return results
 
+    def iter_frames(self, X):
+        """Yield the frames of clip after clip, without holding all of them.
+
+        Parameters
+        ----------
+        X : sequence of clips or array-like of shape (n_clips, n_samples)
+            Recordings.
+
+        Yields
+        ------
+        index : int
+            Number of the clip in X. Clips come in any order, and those that could not
+            be read do not come if ``on_error="nan"``.
+        frames : Frames
+            As :meth:`frames` returns them.
+        """
+        self._validate()
+        yield from self._iter_frames(self._check_clips(X, reset=False))
+
     def get_feature_names_out(self, input_features=None):
         """Return the names of the output features.
 

@@ -8,7 +8,8 @@ import numpy as np
 
 def checked_clips(embedder, X):
     """Return X as the sequence of clips that a fitted embedder takes it for."""
-    return embedder._check_clips(X, reset=False)
+    check = getattr(embedder, "_check_clips", None)
+    return X if check is None else check(X, reset=False)
 
 
 def iter_frames(embedder, clips):
@@ -16,11 +17,14 @@ def iter_frames(embedder, clips):
 
     Parameters
     ----------
-    embedder : Embedder or Fusion
+    embedder : Embedder, Fusion, or any object with ``frames``
+        Fitted.
     clips : sequence of clips
-        As :func:`checked_clips` returns them.
     """
-    yield from embedder._iter_frames(clips)
+    if hasattr(embedder, "iter_frames"):
+        yield from embedder.iter_frames(clips)
+    else:
+        yield from enumerate(embedder.frames(clips))
 
 
 class FrameTable:

@@ -98,6 +98,10 @@ class EventScoring:
         self.settings = settings
         self.score = score
 
+    def __sklearn_clone__(self):
+        # It holds data and never changes.
+        return self
+
     def __call__(self, estimator, X, y):
         """Return the best setting's score of the estimator's probabilities."""
         scores = self.scores(label_probabilities(estimator, X, self.labels))

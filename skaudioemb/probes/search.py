@@ -189,7 +189,9 @@ class ProbeSearchCV(GridSearchCV):
         # whose estimator hands over trained clones of itself.
         search = copy.copy(self)
         stackable = all(name == "groups" for name in params)
-        search._handover = _Handover(self.estimator, stackable, self.verbose)
+        search._handover = _Handover(
+            self.estimator, stackable, self.return_train_score, self.verbose
+        )
         search.estimator = search._handover.original()
         folds = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         search.cv = _Folds(folds, search._handover.train)
@@ -223,7 +225,7 @@ class ProbeSearchCV(GridSearchCV):
 
 
 class _Folds:
-    """A splitter that shows rows and folds to ``prepare`` before it gives them away.
+    """A splitter that gives away what ``prepare`` makes of rows and folds.
 
     They are drawn once: a shuffling splitter gives other folds when asked again.
     """
@@ -245,8 +247,7 @@ class _Folds:
         splits = list(self.folds.split(X, y, **params))
         nothing = [None] * len(splits)
         valid = getattr(self.folds, "validation_rows", lambda: nothing)()
-        self.prepare(X, y, splits, valid)
-        return splits
+        return self.prepare(X, y, splits, valid)
 
 
 class _Handover:
@@ -261,13 +262,16 @@ class _Handover:
     estimator : estimator
     stackable : bool
         Whether fits may be stacked.
+    keep_rows : bool
+        Whether training rows are scored too.
     verbose : int
         If positive, show a progress bar.
     """
 
-    def __init__(self, estimator, stackable, verbose):
+    def __init__(self, estimator, stackable, keep_rows, verbose):
         self.estimator = estimator
         self.stackable = stackable
+        self.keep_rows = keep_rows
         self.verbose = verbose
         self.candidates = []
         self.pending = deque()
@@ -291,7 +295,13 @@ class _Handover:
         return clone(self.estimator) if self.seconds else self._original
 
     def train(self, X, y, splits, valid):
-        """Train what can be stacked, and let all fits wait in their order."""
+        """Train what can be stacked, and let all fits wait in their order.
+
+        Returns
+        -------
+        splits : list of tuple
+            Without most training rows, if nobody will look at them any more.
+        """
         tasks = [None] * (len(self.candidates) * len(splits))
         if self.stackable:
             planner = Planner(self.estimator, X, y, splits, valid)
@@ -315,6 +325,10 @@ class _Handover:
                 "over MLPProbe or a Pipeline that ends in it, or choose another cv."
             )
         self.pending.extend(tasks)
+        if None in tasks or self.keep_rows:
+            return splits
+        # scikit-learn would make a copy of these rows for each candidate.
+        return [(train[:2], test) for train, test in splits]
 
     def next(self):
         """Return an estimator for the next candidate and fold."""

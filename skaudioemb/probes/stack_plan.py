@@ -208,7 +208,7 @@ def _training_rows(table, train, device):
 
 def _validation_rows(table, valid, device):
     if valid.X.ndim == 1:
-        valid = type(valid)(table.X[valid.X], valid.labels, valid.codes)
+        valid = type(valid)(table.X[valid.X], valid.given, valid.codes)
     codes = as_tensor(valid.codes).to(device)
     return ValidationRows(placed(valid.X, device), codes, valid)
 
