@@ -8,8 +8,19 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from skaudioemb.event_data import make_events
+from skaudioemb.rhythm_data import make_rhythms
 
-__all__ = ["make_events", "make_notes", "note_name", "note_number"]
+# These write sets of this module in HEAR's format, and so import it.
+_WRITERS = ("write_hear_tasks", "write_speech_commands_task")
+
+__all__ = [
+    "make_events",
+    "make_notes",
+    "make_rhythms",
+    "note_name",
+    "note_number",
+    *_WRITERS,
+]
 
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _A4_MIDI, _A4_HZ = 69, 440.0
@@ -27,6 +38,14 @@ Synthetic notes
 instruments (``timbre``).
 Every instrument has its own spectral envelope, attack, decay and vibrato; every
 note its own loudness, length, tuning (up to {detune:g} cents off) and noise."""
+
+
+def __getattr__(name):
+    if name in _WRITERS:
+        from skaudioemb import task_data
+
+        return getattr(task_data, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def make_notes(
