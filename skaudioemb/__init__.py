@@ -15,6 +15,7 @@ _MODULES = {
     "EventDetector": "skaudioemb.probes.events",
     "Frames": "skaudioemb.frames",
     "Fusion": "skaudioemb.embedders.fusion",
+    "HEARModel": "skaudioemb.embedders.hear_module",
     "HFAudioModel": "skaudioemb.embedders.huggingface",
     "HuBERT": "skaudioemb.embedders.wav2vec2",
     "LayerWeightedProbe": "skaudioemb.probes.layers",

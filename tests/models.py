@@ -9,6 +9,7 @@ from pathlib import Path
 from skaudioemb import (
     CREPE,
     Fusion,
+    HEARModel,
     HFAudioModel,
     HuBERT,
     LogMel,
@@ -35,6 +36,7 @@ def embedders():
         "wavlm": WavLM(wavlm_folder()),
         "huggingface": HFAudioModel(hf_folder("data2vec"), layers="mean"),
         "windows": HFAudioModel(hf_folder("sew"), max_seconds=0.15),
+        "hear": HEARModel("tests.hear_modules", pooling="mean"),
         "fusion": Fusion([("hubert", hubert), ("logmel", LogMel(n_mels=16))]),
         "nested": Fusion(
             [

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skaudioemb import AudioError, Frames, Fusion
+from skaudioemb import AudioError, Frames, Fusion, HEARModel
 from skaudioemb.frames import pool
 from tests.models import embedders
 
@@ -240,7 +240,8 @@ def test_all_layers_side_by_side(single, clips):
 
 def test_constructing_and_fitting_load_no_weights(single, clips, counted):
     single.fit(clips)
-    assert counted().loaded == 0
+    # What speaks HEAR's API tells its widths by a loaded model only.
+    assert counted().loaded <= isinstance(single, HEARModel)
 
 
 def test_processes_give_the_same(single, clips, tmp_path, counted):

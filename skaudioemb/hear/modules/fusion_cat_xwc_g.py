@@ -1,0 +1,7 @@
+"""fusion_cat_xwc_g by HEAR's common API."""
+
+from skaudioemb.hear.api import functions_of
+
+load_model, get_timestamp_embeddings, get_scene_embeddings = functions_of(
+    "fusion_cat_xwc_g"
+)

@@ -1,0 +1,5 @@
+"""wavlm_large by HEAR's common API."""
+
+from skaudioemb.hear.api import functions_of
+
+load_model, get_timestamp_embeddings, get_scene_embeddings = functions_of("wavlm_large")
