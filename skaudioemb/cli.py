@@ -1,4 +1,4 @@
-"""The command ``skaudioemb``: demo, embed, list, info.
+"""The command ``skaudioemb``: demo, embed, hear, list, info.
 
 Nothing heavy is imported until a subcommand needs it, so that help comes at once.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from skaudioemb import __version__
 from skaudioemb.cli_common import Refusal, check_out, one_line, print_table, say
 from skaudioemb.cli_embed import SUFFIXES, embed
+from skaudioemb.cli_hear import add_hear
 
 _PACKAGES = (
     "numpy scikit-learn torch torchaudio transformers skorch torchcrepe joblib "
@@ -56,6 +57,7 @@ def _make_parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (_add_demo, _add_embed, _add_list, _add_info):
         add(commands)
+    add_hear(commands, _assignment)
     return parser
 
 
