@@ -150,10 +150,9 @@ class Evaluation:
         """
         valid = self._valid(test)
         clock = [time.perf_counter()]
-        rows = self._embedded()
+        rows = self.rows
         clock.append(time.perf_counter())
-        sign = 1 if SCORES[self.task.primary].greater_is_better else -1
-        scorer = rows.scorer(self._check_score(), sign, valid)
+        scorer = self.scorer(valid)
         points = [hyperparameters] if hyperparameters else None
         kept = self._search(rows, test, scorer, points)
         clock.append(time.perf_counter())
@@ -166,12 +165,12 @@ class Evaluation:
             test=test,
             valid=valid,
             scores=scores,
-            validation_score=kept.validation_score(kept.number, sign),
+            validation_score=kept.validation_score(kept.number, self._sign),
             hyperparameters=kept.hyperparameters,
             postprocessing=None if setting is None else setting._asdict(),
             n_epochs=kept.probe.n_epochs_,
             best_epoch=kept.probe.best_epoch_,
-            search=[] if hyperparameters else kept.records(sign),
+            search=[] if hyperparameters else kept.records(self._sign),
             seconds=dict(zip(_STAGES, np.diff(clock).tolist(), strict=True)),
             predictions=predictions,
         )
@@ -198,7 +197,7 @@ class Evaluation:
             versions=_versions(),
             seconds=dict(seconds),
             n_clips=len(self.task.X),
-            n_features=self._embedded().X.shape[1],
+            n_features=self.rows.X.shape[1],
         )
 
     def _valid(self, test):
@@ -211,16 +210,34 @@ class Evaluation:
             return "valid"
         return self.tests[(self.tests.index(test) + 1) % len(self.tests)]
 
-    def _check_score(self):
-        """Return what the checks of a training compute."""
-        score = self._scores[self.task.primary]
-        if self.task.embedding_type == "scene" or self.protocol.nonfinite == "stop":
-            return score
-        # Without any event found, precision is not defined, and nothing was right.
-        return lambda truth, found: np.nan_to_num(score(truth, found))
+    def scorer(self, valid):
+        """Return the scorer of the checks during a training.
 
-    def _embedded(self):
-        """Return the rows of all clips; embed them if that has not been done."""
+        Parameters
+        ----------
+        valid : str
+            The split that is validated on.
+
+        Returns
+        -------
+        scorer : callable
+            Of a probe and rows; higher is better.
+        """
+        score = check = self._scores[self.task.primary]
+        if self.task.embedding_type == "event" and self.protocol.nonfinite != "stop":
+            # Where no event is found, precision is not defined, and nothing is right.
+            def check(truth, found):
+                return np.nan_to_num(score(truth, found))
+
+        return self.rows.scorer(check, self._sign, valid)
+
+    @property
+    def _sign(self):
+        return 1 if SCORES[self.task.primary].greater_is_better else -1
+
+    @property
+    def rows(self):
+        """The rows of all clips, SceneRows or FrameRows; they are embedded once."""
         if self._rows is None:
             task, protocol = self.task, self.protocol
             order = np.arange(len(task.X))

@@ -18,6 +18,8 @@ from skaudioemb.hear.scores import SCORES
 
 SUMMARY = "result.json"
 _FORMAT = 1
+_NOT_FINITE = ("nan", "inf", "-inf")
+_NUMERIC = ("scores", "std", "validation_score", "seconds")
 
 
 @dataclass
@@ -313,8 +315,8 @@ class Result:
 def write_json(path, content):
     """Write a JSON file such that it is never seen half written.
 
-    Numbers that are not finite become the strings "nan", "inf" and "-inf", which
-    ``float`` reads.
+    Numbers that are not finite become the texts "nan", "inf" and "-inf", as in HEAR's
+    own files; :func:`read_json` knows by their names which values are numbers.
 
     Parameters
     ----------
@@ -351,12 +353,15 @@ def _plain(value):
     return value
 
 
-def _revived(value):
+def _revived(value, numeric=False):
     if isinstance(value, dict):
-        return {key: _revived(item) for key, item in value.items()}
+        return {
+            key: _revived(item, numeric or key in _NUMERIC)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_revived(item) for item in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value
+        return [_revived(item, numeric) for item in value]
+    return float(value) if numeric and value in _NOT_FINITE else value
 
 
 def _write(path, write):

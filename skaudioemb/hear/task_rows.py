@@ -118,12 +118,13 @@ class FrameRows:
         self.y = self.clips.indicators
         self.split = np.repeat(task.split[order], [len(own) for own in times])
 
-    def _clips_of(self, split):
+    def clips_of(self, split):
+        """Return the LabelledClips of a split."""
         return self.clips.take(self.task.split[self.order] == split)
 
     def scorer(self, score, sign, valid):
         """Return what the checks of a training compare; see SceneRows."""
-        clips = self._clips_of(valid)
+        clips = self.clips_of(valid)
         return EventScoring(
             *(clips.times, clips.events, self.task.labels, self.settings),
             lambda truth, found: sign * score(truth, found),
@@ -138,7 +139,7 @@ class FrameRows:
         if len(self.settings) > 1:
             scores = scorer.scores(self._probabilities(probe, valid))
             chosen = self.settings[np.nan_to_num(scores).argmax()]
-        clips, labels = self._clips_of(test), self.task.labels
+        clips, labels = self.clips_of(test), self.task.labels
         bounds = np.cumsum([len(times) for times in clips.times])[:-1]
         parts = np.split(self._probabilities(probe, test), bounds)
         found = [

@@ -86,7 +86,7 @@ class EAT(Patches):
     AudioSet. Shorter clips are completed to 1024 spectra, for it was trained on 10 s.
     """
 
-    # Patches run together only when each clip is completed to the same size.
+    # Every clip is completed to the same size, so that any clips may share a batch.
     mixes_lengths = True
     mean, deviation = -4.268, 4.569
 
