@@ -281,15 +281,15 @@ class Store:
         if self._connection is not None and moved:
             self._close()
         if self._connection is None:
-            storefile.check_file(self.path)
+            # In case of damage it is set aside only if it is still this file.
             self._identity = storefile.identity_of(self.path)
-            self._connection = storefile.connect(self.path)
-            self._identity = storefile.identity_of(self.path)
+            opened = storefile.open_file(self.path)
+            self._connection, self._identity = self._opened = opened
         return self._connection
 
     def _close(self):
         if self._connection is not None:
-            self._connection.close()
+            storefile.close_file(*self._opened)
             self._connection = None
 
 
@@ -300,9 +300,11 @@ def _before_fork():
     for store in _held:
         store._lock.acquire()
         store._close()
+    storefile.guard.acquire()
 
 
 def _after_fork():
+    storefile.guard.release()
     while _held:
         _held.pop()._lock.release()
     _forking.release()

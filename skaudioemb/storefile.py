@@ -3,9 +3,11 @@
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 import warnings
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +43,11 @@ FROM entries LEFT JOIN payloads USING (id) WHERE entries.key IN ({})
 """
 
 
+# The garbage collector may close a store in the middle of opening another.
+guard = threading.RLock()
+_n_connections = Counter()
+
+
 class StoreError(OSError):
     """The store's file cannot be used; the message says why and what to do."""
 
@@ -61,6 +68,27 @@ def identity_of(path):
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def open_file(path):
+    """Return a connection to a checked file, and the file's identity.
+
+    POSIX drops all locks of a process on a file when the process closes it anywhere:
+    what looks into the file must not do so beside a connection of this process.
+    """
+    with guard:
+        if not _n_connections[identity_of(path)]:
+            check_file(path)
+        connection = connect(path)
+        identity = identity_of(path)
+        _n_connections[identity] += 1
+    return connection, identity
+
+
+def close_file(connection, identity):
+    with guard:
+        connection.close()
+        _n_connections[identity] -= 1
 
 
 def check_file(path):

@@ -52,6 +52,29 @@ def test_threads_share_one_store(store):
     assert numbers_in(store) == set(range(60))
 
 
+def test_two_stores_of_one_process_and_another_process(tmp_path):
+    """Looking into the file must not take the locks of an open connection."""
+    first, second = Store(tmp_path / "s.db"), Store(tmp_path / "s.db")
+    put_numbers(first, [0])
+    assert numbers_in(second) == {0}
+    other = """
+        import sys
+        from skaudioemb.store import Store
+        from tests.stores import numbers_in, put_numbers
+
+        with Store(sys.argv[1]) as store:
+            put_numbers(store, [int(sys.argv[2])])
+            print(sorted(numbers_in(store)))
+    """
+    run_python(other, first.path, 1).communicate()
+    assert (tmp_path / "s.db-wal").exists()
+    put_numbers(first, [2])
+    found, _ = run_python(other, first.path, 3).communicate()
+    assert found.strip() == "[0, 1, 2, 3]"
+    first.close()
+    second.close()
+
+
 WRITER = """
     import sys
     import numpy as np
