@@ -45,7 +45,7 @@ def run_loop(evaluation, protocol):
     from benchmarks import heareval_loop
     from benchmarks.probes import RowByRow
 
-    task, rows = evaluation.task, evaluation.rows
+    task, rows = evaluation.task, evaluation.rows("test")
     multilabel = task.prediction_type == "multilabel"
     Y = rows.y if multilabel else np.eye(len(task.labels))[rows.y]
     scores = heareval_loop.clip_scores
@@ -75,7 +75,7 @@ def run_loop(evaluation, protocol):
     seconds = time.perf_counter() - start
     probe = Predicting(best.module)
     predictions, _ = rows.predictions(
-        probe, "test", "valid", evaluation.scorer("valid")
+        probe, "test", "valid", evaluation.scorer(rows, "valid")
     )
     return seconds, predictions.score(task.primary)
 

@@ -133,7 +133,9 @@ class TestResuming:
         assert [r.scores for r in again.results] == [r.scores for r in first.results]
         assert again.results[0].splits[2].predictions.files
 
-    @pytest.mark.parametrize("how", ["protocol", "embedder", "task", "sample rate"])
+    @pytest.mark.parametrize(
+        "how", ["protocol", "embedder", "task", "audio", "sample rate"]
+    )
     def test_other_settings_are_refused_or_computed_again(
         self, how, run, tasks, tmp_path, counted
     ):
@@ -151,6 +153,10 @@ class TestResuming:
             name = next(iter(labels))
             labels[name] = ["high" if labels[name] == ["low"] else "low"]
             path.write_text(json.dumps(labels))
+            said = r"split-v1-small was computed with task sha256 = "
+        elif how == "audio":
+            clip = tasks / "split-v1-small" / "8000" / "test" / "test0.wav"
+            clip.write_bytes(clip.with_name("test1.wav").read_bytes())
             said = r"split-v1-small was computed with task sha256 = "
         else:
             rate = tasks / "split-v1-small" / "8000"
@@ -273,6 +279,11 @@ class TestProcesses:
             parallel_config(backend="dask"),
         ):
             assert len(run(models).results) == 4
+            protocol = Protocol(n_points=2, grid="faster")
+            benchmark = run(
+                {"other": LogMel(n_mels=8)}, protocol=protocol, evaluation=None
+            )
+            assert benchmark.failures == []
 
 
 class TestProtocol:

@@ -1,10 +1,11 @@
 """Evaluation of an embedder on a task, against heareval's own runs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 
 from skaudioemb import Event, Frames, LogMel
 from skaudioemb.datasets import write_hear_tasks
@@ -173,6 +174,25 @@ class TestFolds:
         blind = Evaluation(Blind(), rhythms, FAST).run(rhythms.splits[0])
         assert blind.search == result.splits[0].search
         assert blind.hyperparameters == result.splits[0].hyperparameters
+
+    def test_an_embedder_that_learns_sees_training_clips_only(self, rhythms):
+        class Learning(TransformerMixin, BaseEstimator):
+            """Remembers the clips that it was fitted to, which is all it has seen."""
+
+            def fit(self, X, y=None):
+                seen.append(set(X))
+                return self
+
+            def transform(self, X):
+                return np.array([[len(Path(path).name), 1.0] for path in X])
+
+        seen = []
+        evaluation = Evaluation(Learning(), rhythms, FAST)
+        for test in rhythms.splits[:3]:
+            split = evaluation.run(test, {"max_epochs": 3})
+            held_out = rhythms.part(split.test, split.valid).X
+            assert not seen[-1] & set(held_out)
+        assert len(seen) == 3
 
     def test_unknown_split(self, rhythms):
         with pytest.raises(ValueError, match="has no test split 'test'; it has fold00"):

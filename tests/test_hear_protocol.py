@@ -73,11 +73,6 @@ class TestPoints:
             Protocol(n_points=3, seed=0).points(task()) == Protocol().points(task())[:3]
         )
 
-    def test_refuses_a_parameter_that_the_probe_does_not_have(self):
-        own = {"task_specific_param_grid": {"momentum": [0.9]}}
-        with pytest.raises(ValueError, match=r"some-1.0-full: .*\['momentum'\]; known"):
-            Protocol().points(task(evaluation_params=own))
-
 
 class TestPostprocessing:
     def test_default(self):
@@ -145,7 +140,10 @@ class TestSettings:
             ({"grid": "huge"}, "grid='huge': choose from 'default', 'fast', 'faster'"),
             ({"nonfinite": "ignore"}, "nonfinite='ignore'"),
             ({"n_points": 0}, "n_points=0 must be a whole number of at least 1"),
-            ({"n_points": 1.5}, "n_points=1.5"),
+            ({"n_points": 2.0}, "n_points=2.0"),
+            ({"seed": "abc"}, "seed='abc' must be a whole number of at least 0"),
+            ({"shuffle": "false"}, "shuffle='false' must be True or False"),
+            ({"keep_probes": 7}, "keep_probes=7"),
         ],
     )
     def test_refuses(self, params, message):

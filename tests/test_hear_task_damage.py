@@ -85,6 +85,57 @@ DAMAGE = {
         edit(METADATA, splits="fold00"),
         "\"splits\" is 'fold00'; it must be a list",
     ),
+    "splits that lead elsewhere": (
+        "folds",
+        edit(METADATA, splits=["../fold00", "fold01", "fold02"]),
+        r'"splits" names \.\./fold00. A name is made of letters',
+    ),
+    "splits like files of results": (
+        "folds",
+        edit(METADATA, splits=["result", "fold01", "fold02"]),
+        '"splits" names result. A name',
+    ),
+    "params no object": (
+        "scenes",
+        edit(METADATA, evaluation_params=None),
+        '"evaluation_params" is None; it must be an object',
+    ),
+    "grid no list": (
+        "scenes",
+        edit(METADATA, evaluation_params={"task_specific_param_grid": {"lr": 0.1}}),
+        "'lr' is 0.1; it must be a list of numbers of at least 0",
+    ),
+    "unknown parameter": (
+        "scenes",
+        edit(METADATA, evaluation_params={"task_specific_param_grid": {"mom": [1]}}),
+        "has 'mom'; known are batch_size, ",
+    ),
+    "unknown initialisation": (
+        "scenes",
+        edit(
+            METADATA,
+            evaluation_params={"task_specific_param_grid": {"initialization": [1]}},
+        ),
+        "it must be a list of xavier_uniform_ or",
+    ),
+    "thresholds": (
+        "events",
+        edit(
+            METADATA,
+            evaluation_params={"event_postprocessing_grid": {"threshold": [0.5]}},
+        ),
+        "has 'threshold'; known are median_filter_ms, min_duration",
+    ),
+    "no filter": (
+        "events",
+        edit(
+            METADATA,
+            evaluation_params={"event_postprocessing_grid": {"median_filter_ms": []}},
+        ),
+        r"'median_filter_ms' is \[\]; it must be a list",
+    ),
+    "name no text": ("scenes", edit(METADATA, task_name=["x"]), '"task_name" is'),
+    "deep": ("scenes", write(METADATA, "[" * 99999), r"metadata\.json is no JSON"),
     "split missing": ("scenes", delete("valid.json"), r"no valid\.json in .*toy"),
     "split empty": ("scenes", write("valid.json", "{}"), r"valid\.json names no clips"),
     "no list": (

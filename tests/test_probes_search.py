@@ -19,6 +19,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skaudioemb import ProbeSearchCV
+from skaudioemb.probes.folds import RotatingFolds
 from skaudioemb.probes.mlp import MLPProbe
 from tests.models import small_probe
 
@@ -272,6 +273,50 @@ class TestPipelines:
 
 class Flat(MLPProbe):
     """A probe that may train in another way."""
+
+
+class TestParametersAndFolds:
+    def test_numbers_of_numpy(self, blobs):
+        grid = {
+            "lr": np.array([1e-2, 1e-3]),
+            "dropout": np.linspace(0, 0.2, 2),
+            "batch_size": np.array([32, 64]),
+        }
+        plain = {name: values.tolist() for name, values in grid.items()}
+        found, expected = (
+            ProbeSearchCV(small(max_epochs=9), values, cv=2).fit(*blobs)
+            for values in (grid, plain)
+        )
+        assert found.n_stacked_ == 16
+        np.testing.assert_array_equal(mean_scores(found), mean_scores(expected))
+
+    def test_folds_as_masks(self, blobs):
+        first = np.arange(len(blobs[0])) % 2 == 0
+        rows = np.flatnonzero(first), np.flatnonzero(~first)
+        found, expected = (
+            ProbeSearchCV(small(max_epochs=9), RATES, cv=[cv]).fit(*blobs)
+            for cv in ((first, ~first), rows)
+        )
+        np.testing.assert_array_equal(mean_scores(found), mean_scores(expected))
+
+    def test_a_failing_fit_with_given_validation_rows_says_why(self, blobs):
+        folds = RotatingFolds(np.arange(len(blobs[0])) % 3)
+        search = ProbeSearchCV(small(max_epochs=9), {"lr": [1e-2, -1.0]}, cv=folds)
+        with pytest.warns(FitFailedWarning, match="3 fits failed .* of a total of 6"):
+            with pytest.warns(UserWarning, match="non-finite"):
+                search.fit(*blobs)
+        assert np.isnan(mean_scores(search)).tolist() == [False, True]
+        with pytest.raises(ValueError, match=r"'lr' .* Got -1.0"):
+            search.set_params(error_score="raise").fit(*blobs)
+
+        def refuse(probe, X, y):
+            raise RuntimeError("not today")
+
+        search = ProbeSearchCV(
+            small(scoring=refuse), RATES, cv=folds, error_score="raise"
+        )
+        with pytest.raises(RuntimeError, match="not today"):
+            search.fit(*blobs)
 
 
 class TestFallBack:

@@ -125,6 +125,12 @@ def run_benchmark(
         pair.begin(fresh=differences[pair.folder] is not None)
     failures = _run(pairs, n_jobs, verbose)
     results = [result for pair in pairs if (result := pair.result()) is not None]
+    named = {(failure.embedder, failure.task) for failure in failures}
+    known = named | {(result.embedder, result.task) for result in results}
+    for pair in pairs:
+        if (pair.name, pair.task.name) not in known:
+            message = f"No finished result can be read from {pair.folder}."
+            failures.append(Failure(pair.name, pair.task.name, None, message, ""))
     return Benchmark(results, failures)
 
 

@@ -7,6 +7,7 @@ each finished cell, ``result.json`` that all are, ``error.json`` what failed las
 
 import hashlib
 import json
+import os
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ ERRORS = "error.json"
 _SETTINGS = "settings.json"
 # How to run, not what to compute.
 _RUNNING = ("memory", "device", "n_jobs", "batch_seconds", "verbose")
+_PIECE = 4096
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
@@ -110,7 +112,7 @@ class Pair:
         now = self.settings()
         try:
             changes = list(_changes(json.loads(path.read_bytes()), now))
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             return f"{path} cannot be read ({error})"
         if not changes:
             return None
@@ -126,9 +128,10 @@ class Pair:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if fresh:
-            for pattern in ("*.json", "*.npz"):
-                for path in self.folder.glob(pattern):
-                    path.unlink()
+            found = [p for end in ("*.npz", "*.json") for p in self.folder.glob(end)]
+            # The settings last: until then they tell what the others were.
+            for path in sorted(found, key=lambda path: path.name == _SETTINGS):
+                path.unlink()
         if not (self.folder / _SETTINGS).exists():
             write_json(self.folder / _SETTINGS, self.settings())
 
@@ -273,7 +276,10 @@ def _text(value):
 
 
 def _digest(task):
-    """Return a checksum of the files that say what the task is."""
+    """Return a checksum of the files that say what the task is, and of its clips.
+
+    Of each recording the size and three pieces count, so that thousands take seconds.
+    """
     digest = hashlib.sha256()
     names = ("task_metadata.json", "labelvocabulary.csv")
     for name in (*names, *(f"{split}.json" for split in task.splits)):
@@ -281,6 +287,13 @@ def _digest(task):
         if path.exists():
             content = path.read_bytes()
             digest.update(f"{name} {len(content)} ".encode() + content)
+    for path in task.X:
+        size = os.path.getsize(path)
+        digest.update(b"%d " % size)
+        with open(path, "rb") as file:
+            for start in (0, size // 2, max(0, size - _PIECE)):
+                file.seek(start)
+                digest.update(file.read(_PIECE))
     return digest.hexdigest()
 
 

@@ -10,7 +10,9 @@ from dataclasses import asdict
 from importlib import metadata
 
 import numpy as np
+from joblib import parallel_config
 from sklearn.base import clone
+from sklearn.utils import get_tags
 
 from skaudioemb.hear.protocol import as_protocol
 from skaudioemb.hear.results import Result, SplitResult
@@ -93,7 +95,8 @@ def evaluate(embedder, task, *, protocol="hear2021", name=None, verbose=0):
 class Evaluation:
     """The evaluation of an embedder on a task, one test split at a time.
 
-    Every clip is embedded once, at the first split.
+    Every clip is embedded once, at the first split. An embedder that learns in ``fit``
+    is fitted to the training clips of each split instead, and embeds all clips again.
 
     Parameters
     ----------
@@ -150,9 +153,9 @@ class Evaluation:
         """
         valid = self._valid(test)
         clock = [time.perf_counter()]
-        rows = self.rows
+        rows = self.rows(test)
         clock.append(time.perf_counter())
-        scorer = self.scorer(valid)
+        scorer = self.scorer(rows, valid)
         points = [hyperparameters] if hyperparameters else None
         kept = self._search(rows, test, scorer, points)
         clock.append(time.perf_counter())
@@ -197,7 +200,7 @@ class Evaluation:
             versions=_versions(),
             seconds=dict(seconds),
             n_clips=len(self.task.X),
-            n_features=self.rows.X.shape[1],
+            n_features=self.rows(self.tests[0]).X.shape[1],
         )
 
     def _valid(self, test):
@@ -210,11 +213,12 @@ class Evaluation:
             return "valid"
         return self.tests[(self.tests.index(test) + 1) % len(self.tests)]
 
-    def scorer(self, valid):
+    def scorer(self, rows, valid):
         """Return the scorer of the checks during a training.
 
         Parameters
         ----------
+        rows : SceneRows or FrameRows
         valid : str
             The split that is validated on.
 
@@ -229,29 +233,47 @@ class Evaluation:
             def check(truth, found):
                 return np.nan_to_num(score(truth, found))
 
-        return self.rows.scorer(check, self._sign, valid)
+        return rows.scorer(check, self._sign, valid)
 
     @property
     def _sign(self):
         return 1 if SCORES[self.task.primary].greater_is_better else -1
 
-    @property
-    def rows(self):
-        """The rows of all clips, SceneRows or FrameRows; they are embedded once."""
-        if self._rows is None:
+    def rows(self, test):
+        """Return the rows of all clips, as they are for a test split.
+
+        Parameters
+        ----------
+        test : str
+
+        Returns
+        -------
+        rows : SceneRows or FrameRows
+            The same for all splits, unless the embedder learns in ``fit``: then it is
+            fitted to the training clips of each.
+        """
+        for_test = test if get_tags(self.embedder).requires_fit else None
+        if self._rows is None or self._rows_for != for_test:
             task, protocol = self.task, self.protocol
             order = np.arange(len(task.X))
             if protocol.order == "heareval":
                 order = task.heareval_order()
-            # Frozen models learn nothing here; others, from no clip of the first test.
-            train, _ = next(task.cv.split())
+            train, _ = next(self._folds(task.split, test).split())
             embedder = clone(self.embedder).fit([task.X[i] for i in train])
             if task.embedding_type == "scene":
                 self._rows = SceneRows(embedder, task, order)
             else:
                 settings = protocol.postprocessing(task)
                 self._rows = FrameRows(embedder, task, order, settings, self.max_memory)
+            self._rows_for = for_test
         return self._rows
+
+    def _folds(self, split, test):
+        return (
+            RotatingFolds(split, [test])
+            if self.task.is_kfold
+            else TrainValidTest(split)
+        )
 
     def _search(self, rows, test, scorer, points):
         """Train all points for a test split; return what is worth keeping."""
@@ -259,20 +281,18 @@ class Evaluation:
         params = self.protocol.probe_params(self.task)
         probe = MLPProbe(**{"scoring": scorer, **params})
         points = self.protocol.points(self.task) if points is None else points
-        if self.task.is_kfold:
-            folds = RotatingFolds(rows.split, [test])
-        else:
-            folds = TrainValidTest(rows.split)
-        ProbeSearchCV(
+        search = ProbeSearchCV(
             probe,
             [{name: [value] for name, value in point.items()} for point in points],
-            cv=folds,
+            cv=self._folds(rows.split, test),
             scoring=kept,
-            n_jobs=1,
             refit=False,
             error_score="raise",
             verbose=self.verbose,
-        ).fit(rows.X, rows.y)
+        )
+        # What the scorer keeps must not be kept in another process.
+        with parallel_config("sequential"):
+            search.fit(rows.X, rows.y)
         kept.points = points
         return kept
 

@@ -6,6 +6,7 @@ Times are in seconds here; HEAR's own files have milliseconds.
 import random
 from dataclasses import dataclass, fields
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import ParameterGrid
@@ -131,10 +132,16 @@ class Protocol:
             if (value := getattr(self, name)) not in allowed:
                 known = ", ".join(map(repr, allowed))
                 raise ValueError(f"{name}={value!r}: choose from {known}.")
-        if self.n_points != int(self.n_points) or self.n_points < 1:
-            raise ValueError(
-                f"n_points={self.n_points!r} must be a whole number of at least 1."
-            )
+        for name, least in (("n_points", 1), ("seed", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not whole or value < least:
+                raise ValueError(
+                    f"{name}={value!r} must be a whole number of at least {least}."
+                )
+        for name in ("shuffle", "keep_probes"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name}={value!r} must be True or False.")
 
     @classmethod
     def heareval(cls, **params):
@@ -170,21 +177,10 @@ class Protocol:
         -------
         points : list of dict
             At most ``n_points``.
-
-        Raises
-        ------
-        ValueError
-            If the task's metadata ask for a parameter that the probe does not have.
         """
         grid = {**GRIDS[self.grid], **_TASK_GRIDS.get(task.metadata["task_name"], {})}
         own = task.metadata.get("evaluation_params", {})
         grid |= own.get("task_specific_param_grid", {})
-        unknown = grid.keys() - GRIDS["default"].keys()
-        if unknown:
-            raise ValueError(
-                f"Task {task.name}: task_specific_param_grid has {sorted(unknown)}; "
-                f"known are {', '.join(sorted(GRIDS['default']))}."
-            )
         points = list(ParameterGrid(grid))
         random.Random(42).shuffle(points)
         return [_as_params(point) for point in points[: self.n_points]]
@@ -257,7 +253,7 @@ class Protocol:
         own = task.metadata.get("evaluation_params", {})
         grid = own.get("event_postprocessing_grid", _POSTPROCESSING)
         seconds = {
-            name.removesuffix("_ms"): (np.ravel(values) / 1000).tolist()
+            name.removesuffix("_ms"): (np.asarray(values) / 1000).tolist()
             for name, values in grid.items()
         }
         settings = expand_grid(seconds, PostProcessing(0.0, 0.0, 0.5))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from skaudioemb.events import Event
 from skaudioemb.hear.scores import SCORES
+from skaudioemb.hear.task_settings import find_problem
 
 METADATA = "task_metadata.json"
 VOCABULARY = "labelvocabulary.csv"
@@ -22,6 +23,9 @@ _CHOICES = {
     "prediction_type": ("multiclass", "multilabel"),
     "split_mode": ("trainvaltest", "new_split_kfold", "presplit_kfold"),
 }
+# A split's name becomes that of a file, in the task and among its results.
+_NAME = re.compile(r"(?!\.)[\w.-]+")
+_RESERVED = ("result", "settings", "error", "task_metadata")
 _REQUIRED = ("task_name", *_CHOICES, "sample_duration", "evaluation", "splits")
 
 
@@ -86,6 +90,8 @@ def check_metadata(metadata, path):
     _check_duration(path, metadata["sample_duration"])
     _check_evaluation(path, metadata["evaluation"], metadata["embedding_type"])
     _check_splits(path, metadata["splits"], metadata["split_mode"])
+    if problem := find_problem(metadata):
+        raise TaskError(f"{path}: {problem}")
 
 
 def _check_duration(path, duration):
@@ -117,6 +123,12 @@ def _check_splits(path, splits, split_mode):
         raise TaskError(
             f'{path}: "splits" is {splits!r}; it must be a list of names, each once, '
             "such as fold00."
+        )
+    bad = [s for s in splits if not _NAME.fullmatch(s) or s in _RESERVED]
+    if bad:
+        raise TaskError(
+            f'{path}: "splits" names {_listed(bad)}. A name is made of letters, digits '
+            f"and _.-, does not begin with a dot, and is none of {_listed(_RESERVED)}."
         )
     if split_mode == "trainvaltest":
         if sorted(splits) != sorted(TRAIN_VALID_TEST):
@@ -355,7 +367,7 @@ def _read_json(path):
             f"There is no {path.name} in {path.parent}: a task folder needs it. "
             "Extract the task's archive again."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TaskError(
             f"{path} is no JSON: {error}. Extract the task's archive again, or mend it."
         ) from error

@@ -16,7 +16,7 @@ def product(left, right):
     """Return the matrix product of each member of a stack.
 
     The method depends on the size of one member's matrices, never on how many are
-    stacked, so that neither does the rounding.
+    stacked. Small ones may still be rounded in another order in a larger stack.
 
     Parameters
     ----------

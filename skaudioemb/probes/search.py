@@ -9,8 +9,9 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, ParameterSampler, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import _num_samples
 
-from skaudioemb.probes.stack_plan import Planner
+from skaudioemb.probes.stack_plan import Planner, Task
 from skaudioemb.probes.stack_training import Progress, train_together
 
 
@@ -24,10 +25,12 @@ class ProbeSearchCV(GridSearchCV):
     data. Each keeps its own learning rate, first weights, dropout, early stopping and
     best weights, and leaves the stack when it is finished. With an int as the probe's
     ``random_state`` it starts from the weights, and sees the validation rows and
-    batches, that ``MLPProbe.fit`` would give it; only dropout is drawn in another way.
-    It does not matter which other fits are in the stack. On a CPU, where the wide
-    layers of one network already fill a core, stacks are cut to the size of its cache
-    and the cores train stacks of their own; a GPU trains all at once.
+    batches, that ``MLPProbe.fit`` would give it; but dropout is drawn in another way,
+    and biases in front of a batch normalisation, which the loss does not depend on,
+    stay as they begin. But for rounding it does not matter which other fits are in the
+    stack. On a CPU, where the wide layers of one network already fill a core, stacks
+    are cut to the size of its cache and the cores train stacks of their own; a GPU
+    trains all at once.
 
     Fits of anything but an :class:`MLPProbe`, or of a Pipeline that ends in one, are
     made as GridSearchCV makes them, and so are those with additional fit parameters.
@@ -244,7 +247,12 @@ class _Folds:
 
     def split(self, X, y=None, **params):
         """Return the training and test rows of each fold."""
-        splits = list(self.folds.split(X, y, **params))
+        rows = np.arange(_num_samples(X))
+        # A fold may be a mask.
+        splits = [
+            (rows[train], rows[test])
+            for train, test in self.folds.split(X, y, **params)
+        ]
         nothing = [None] * len(splits)
         valid = getattr(self.folds, "validation_rows", lambda: nothing)()
         return self.prepare(X, y, splits, valid)
@@ -306,7 +314,7 @@ class _Handover:
         if self.stackable:
             planner = Planner(self.estimator, X, y, splits, valid)
             tasks = planner.plan(self.candidates)
-        trainings = [task.training for task in tasks if task is not None]
+        trainings = [task.training for task in tasks if isinstance(task, Task)]
         progress = Progress(trainings, self.verbose)
         try:
             train_together(trainings, progress)
@@ -315,20 +323,35 @@ class _Handover:
         for training in trainings:
             # What is left may go to another process.
             training.rows = training.valid = None
-        tasks = [t if t is not None and t.training.net else None for t in tasks]
-        self.seconds += [t and t.training.seconds for t in tasks]
-        self.n_stacked += len(tasks) - tasks.count(None)
-        if None in tasks and any(rows is not None for rows in valid):
-            raise ValueError(
-                f"{tasks.count(None)} of {len(tasks)} fits cannot be stacked, and only "
-                "those that are can use the validation rows of the splitter. Search "
-                "over MLPProbe or a Pipeline that ends in it, or choose another cv."
-            )
-        self.pending.extend(tasks)
-        if None in tasks or self.keep_rows:
+        done = [isinstance(t, Task) and t.training.net is not None for t in tasks]
+        self.seconds += [
+            task.training.seconds if stacked else None
+            for task, stacked in zip(tasks, done, strict=True)
+        ]
+        self.n_stacked += sum(done)
+        self.pending.extend(self._waiting(tasks, done, valid))
+        if not all(done) or self.keep_rows:
             return splits
         # scikit-learn would make a copy of these rows for each candidate.
         return [(train[:2], test) for train, test in splits]
+
+    def _waiting(self, tasks, done, valid):
+        """Return a Task, an exception to raise, or None for each fit."""
+        if all(rows is None for rows in valid):
+            # An ordinary fit says itself why it fails.
+            return [t if ok else None for t, ok in zip(tasks, done, strict=True)]
+        waiting = [
+            task.training.error if isinstance(task, Task) and not ok else task
+            for task, ok in zip(tasks, done, strict=True)
+        ]
+        if None in waiting:
+            raise ValueError(
+                f"{waiting.count(None)} of {len(waiting)} fits cannot be stacked, and "
+                "only those that are can use the validation rows of the splitter. "
+                "Search over MLPProbe or a Pipeline that ends in it, without further "
+                "fit parameters, or choose another cv."
+            )
+        return waiting
 
     def next(self):
         """Return an estimator for the next candidate and fold."""
@@ -343,7 +366,7 @@ class _Handover:
 
 
 class _TakeOver:
-    """The ``fit`` of an estimator that is trained already."""
+    """The ``fit`` of an estimator that is trained already, or could not be."""
 
     def __init__(self, estimator, task):
         self.estimator = estimator
@@ -352,5 +375,7 @@ class _TakeOver:
     def __call__(self, X, y):
         """Turn the estimator into the trained one."""
         vars(self.estimator).pop("fit")
+        if isinstance(self.task, Exception):
+            raise self.task
         vars(self.estimator).update(vars(self.task.fitted()))
         return self.estimator

@@ -69,6 +69,8 @@ class Training:
     net : ProbeNet or None
         The trained net; None if the probe could not be trained in a stack.
     monitor : BestWeights
+    error : Exception or None
+        What a scorer raised.
     seconds : float
         This member's part of the time that its stacks took.
     """
@@ -81,6 +83,7 @@ class Training:
     device: torch.device
     net: Any = None
     monitor: Any = None
+    error: Exception | None = None
     seconds: float = 0.0
     history: list = field(default_factory=list)
 
@@ -142,9 +145,10 @@ class Training:
             for name, value in epoch.items():
                 self.net.history.record(name, value)
 
-    def give_up(self):
-        """Leave the probe to an ordinary fit."""
+    def give_up(self, error):
+        """Leave the probe to an ordinary fit, which will meet the same exception."""
         self.net = self.monitor = None
+        self.error = error
 
     def keep(self):
         """Return the fitted probe."""

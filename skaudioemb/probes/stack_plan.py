@@ -67,10 +67,10 @@ class Planner:
         self.shared = {}
 
     def plan(self, candidates):
-        """Return a Task or None for each candidate and fold, folds changing fastest.
+        """Return what is planned for each candidate and fold, folds changing fastest.
 
-        None stands for a fit that cannot be stacked. That includes those that will
-        fail: an ordinary fit then says why.
+        None stands for a fit that cannot be stacked, an exception for one that would
+        fail.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Planner:
 
         Returns
         -------
-        tasks : list of Task or None
+        tasks : list of Task, Exception or None
         """
         return [
             self._task(parameters, split)
@@ -94,10 +94,13 @@ class Planner:
                 return None
             table, index = self._table(model, parameters, split)
             training = self._training(probe, table, index, split)
-        except Exception:
-            return None
-        if len(training.rows.index) < 2:
-            return None
+        except Exception as error:
+            return error
+        n_rows = len(training.rows.index)
+        if n_rows < 2:
+            return ValueError(
+                f"A probe needs two training rows, but there are {n_rows}."
+            )
         if table.prefix is not None:
             model.steps = [*table.prefix.steps, model.steps[-1]]
         return Task(model, training)
@@ -133,6 +136,7 @@ class Planner:
 
     def _training(self, probe, table, index, split):
         probe._validate_params()
+        _make_plain(probe)
         device = resolve_device(probe.device)
         y = table.y[index]
         vars(probe).update(table.columns)
@@ -221,6 +225,13 @@ def _probe_of(model):
     if type(model) is Pipeline and getattr(model, "transform_input", None) is None:
         model = model.steps[-1][1]
     return model if type(model) is MLPProbe else None
+
+
+def _make_plain(probe):
+    """Turn numpy's numbers among the parameters, as grids have them, into Python's."""
+    for name, value in probe.get_params(deep=False).items():
+        if isinstance(value, np.generic):
+            setattr(probe, name, value.item())
 
 
 def _prefix_key(parameters, last):

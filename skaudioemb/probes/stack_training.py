@@ -223,9 +223,8 @@ class Stack:
             return
         try:
             member.history[-1]["score"] = _score(member, probabilities)
-        except Exception:
-            # An ordinary fit will meet the same exception, and handle it.
-            member.give_up()
+        except Exception as error:
+            member.give_up(error)
 
     def _dismiss(self):
         """Let the members go that are finished."""

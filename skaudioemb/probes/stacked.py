@@ -86,7 +86,7 @@ class StackedNetwork:
         self._take_state(stacked)
         self.first_moments = [torch.zeros_like(p) for p in self._parameters()]
         self.second_moments = [torch.zeros_like(p) for p in self._parameters()]
-        self.lrs = torch.tensor(lrs, device=device).view(-1, 1, 1)
+        self.lrs = torch.tensor(lrs, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.dropout = _Dropout(dropouts, seeds, device)
 
     def __len__(self):
@@ -285,7 +285,8 @@ class _Dropout:
         self.device = device
         self.members = list(zip(probabilities, seeds, strict=True))
         scales = [1 / (1 - p) for p in probabilities]
-        self.scale = torch.tensor(scales, device=device).view(-1, 1, 1)
+        scales = torch.tensor(scales, dtype=torch.float32, device=device)
+        self.scale = scales.view(-1, 1, 1)
         # On a CPU, numpy's generator is several times as fast as torch's.
         self.generators = {s: np.random.Generator(np.random.SFC64(s)) for s in seeds}
         self.on_device = {}
