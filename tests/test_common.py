@@ -98,7 +98,8 @@ def test_frames_are_float32_and_their_times_inside_the_clip(embedder, clips):
         assert len(values) == len(times) >= 1
         assert times[0] >= 0
         assert times[-1] <= len(clip) / 16000
-        assert len(times) < 3 or np.ptp(np.diff(times)) < 1e-9
+        # A last frame that the clip does not fill is placed inside of it.
+        assert len(times) < 4 or np.ptp(np.diff(times)[:-1]) < 1e-9
         assert (np.diff(times) > 0).all()
 
 

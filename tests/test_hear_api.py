@@ -26,7 +26,7 @@ from skaudioemb.hear.api import Report, as_module, functions_of, validate, write
 from skaudioemb.presets import get_preset
 from skaudioemb.store import Store
 from tests.hear_modules import variant
-from tests.models import CHECKPOINTS, wavlm_folder
+from tests.models import CHECKPOINTS, ENCODECMAE, byol_file, wavlm_folder
 from tests.sounds import tone
 
 LENGTHS = (3000, 8000, 8000, 16000, 17120)
@@ -58,7 +58,30 @@ def tiny(name):
         "crepe__model": "tiny",
     }
     members = get_preset(name).members
-    return {key: own[key] for key in own if key.partition("__")[0] in members}
+    options = {key: own[key] for key in own if key.partition("__")[0] in members}
+    for member, model in members.items():
+        options |= {
+            f"{member}__{key}": value for key, value in standing_in(model).items()
+        }
+    return options
+
+
+def standing_in(model):
+    """Return parameters that replace the weights of one model of a preset."""
+    if model.estimator in ("BYOLA", "BYOLS"):
+        file = byol_file(model.params["encoder"], model.n_features)
+        return {"weights": str(file), "normalize": "clip"}
+    # HEAR knows no rate of 24 kHz: recordings come at twice that and are resampled.
+    if model.estimator == "EnCodec":
+        return {"checkpoint": str(ENCODECMAE / "tiny-encodec"), "sample_rate": 48000}
+    if model.estimator == "EncodecMAE":
+        mel = "mel256" in str(model.weights)
+        file = ENCODECMAE / ("mel256-ec-v2.pt" if mel else "ec-ec-v1.pt")
+        return {"checkpoint": str(file), "n_heads": 4, "sample_rate": 48000}
+    return {}
+
+
+UNPADDED = {"HuBERT", "Wav2Vec2", "WavLM", "OpenSMILE", "EnCodec", "EncodecMAE"}
 
 
 def fusion(**params):
@@ -78,13 +101,16 @@ def test_every_preset_has_a_module():
 
 @pytest.mark.parametrize("name", list_embedders())
 def test_presets_meet_the_checks_of_the_validator(name):
-    """Without errors; transformers, which do not pad, end up to 40 ms early."""
+    """Without errors; models that do not pad begin late or end early."""
+    models = {model.estimator for model in get_preset(name).members.values()}
+    if "OpenSMILE" in models:
+        pytest.importorskip("opensmile")
     report = validate(f"skaudioemb.hear.modules.{name}", **tiny(name))
     report.raise_errors()
     assert report.ok
-    early = [w for w in report.warnings if "more than the hop of 20 ms" in w]
+    early = [w for w in report.warnings if "than the hop of" in w]
     assert list(report.warnings) == early
-    assert bool(early) == (name not in ("crepe", "crepe_tiny", "logmel"))
+    assert bool(early) <= bool(models & UNPADDED)
 
 
 @pytest.mark.parametrize("name", ["fusion_cat_xwc", "fusion_cat_xwc_g", "logmel"])

@@ -9,19 +9,22 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+import skaudioemb
 from skaudioemb import (
     CREPE,
     Fusion,
     HuBERT,
     LogMel,
     Wav2Vec2,
-    WavLM,
     list_embedders,
     make_embedder,
     presets,
 )
+from skaudioemb.encoders.byol_published import PUBLISHED
+from skaudioemb.preset_table import PRESETS
 from skaudioemb.presets import FIDELITIES, get_preset
-from tests.models import CHECKPOINTS, small_probe
+from tests.encodecmae_models import encodecmae_params
+from tests.models import CHECKPOINTS, byol_file, small_probe
 
 # Sizes of the published checkpoints: features and blocks.
 SIZES = {
@@ -34,7 +37,8 @@ SIZES = {
     "microsoft/wavlm-base-plus": (768, 12),
     "microsoft/wavlm-large": (1024, 24),
 }
-CLASSES = {e.__name__: e for e in (CREPE, Fusion, HuBERT, LogMel, Wav2Vec2, WavLM)}
+ESTIMATORS = {m.estimator for p in PRESETS.values() for m in p.members.values()}
+CLASSES = {name: getattr(skaudioemb, name) for name in (*ESTIMATORS, "Fusion")}
 CONFIGS = {
     "HuBERT": transformers.HubertConfig,
     "Wav2Vec2": transformers.Wav2Vec2Config,
@@ -128,11 +132,20 @@ def published_sizes(tmp_path_factory):
 @both
 def test_widths_are_as_listed(name, fidelity, clips, published_sizes):
     preset = get_preset(name)
+    if preset.estimator == "OpenSMILE":
+        pytest.importorskip("opensmile")
     folders = {
         f"{member}__checkpoint": published_sizes(model)
         for member, model in preset.members.items()
         if model.weights in SIZES
     }
+    for member, model in preset.members.items():
+        if model.weights in PUBLISHED:
+            file = byol_file(model.params["encoder"], model.n_features)
+            folders[f"{member}__weights"] = file
+    for member, model in preset.members.items():
+        for key, value in encodecmae_params(model).items():
+            folders[f"{member}__{key}"] = value
     for model in preset.members.values():
         if model.weights in SIZES:
             assert model.n_features == SIZES[model.weights][0]
@@ -287,7 +300,8 @@ def test_what_is_known_of_each_name():
         assert preset.paper.keys() <= preset.settings.keys()
         assert all((preset.summary, preset.source, preset.licence))
         for model in preset.members.values():
-            assert (model.revision is None) == (model.weights not in SIZES)
+            has_checkpoint = model.params.get("checkpoint") is not None
+            assert (model.revision is None) == (not has_checkpoint)
     assert get_preset("hear_wav2vec2").licence == "CC BY-NC 4.0"
     documented = set(re.findall(r"``(\w+)=", presets.__doc__))
     assert {"align", "merge", "normalize", "max_seconds"} <= documented

@@ -31,6 +31,9 @@ from skaudioemb import __version__, make_embedder
 from skaudioemb.hear.api_checks import SAMPLE_RATES, Report, validate
 from skaudioemb.hear.api_files import check_source, write_module
 
+# Seconds that two steps of one hop may differ by.
+_JITTER = 1e-4
+
 __all__ = ["Report", "as_module", "functions_of", "validate", "write_module"]
 
 
@@ -173,7 +176,8 @@ def get_timestamp_embeddings(audio, model):
     -------
     embeddings : Tensor of shape (n_sounds, n_frames, timestamp_embedding_size), float32
     timestamps : Tensor of shape (n_sounds, n_frames), float32
-        Centres of the frames in milliseconds.
+        Centres of the frames in milliseconds. HEAR wants them at equal distances: a
+        last frame that the sounds do not fill, as codecs have it, is left out.
 
     Raises
     ------
@@ -183,6 +187,9 @@ def get_timestamp_embeddings(audio, model):
     frames = model.prepared().frames(_rows_of(audio))
     values = torch.from_numpy(np.stack([values for values, _ in frames]))
     times = np.stack([times for _, times in frames])
+    steps = np.diff(times[0])
+    if len(steps) > 1 and steps[-1] < steps[0] - _JITTER:
+        values, times = values[:, :-1], times[:, :-1]
     # In float64, and to float32 only once they are milliseconds.
     timestamps = torch.from_numpy((times * 1000).astype(np.float32))
     device = model.place.device

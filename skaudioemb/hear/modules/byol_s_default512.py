@@ -1,0 +1,7 @@
+"""byol_s_default512 by HEAR's common API."""
+
+from skaudioemb.hear.api import functions_of
+
+load_model, get_timestamp_embeddings, get_scene_embeddings = functions_of(
+    "byol_s_default512"
+)

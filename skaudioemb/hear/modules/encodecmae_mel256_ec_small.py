@@ -1,0 +1,7 @@
+"""encodecmae_mel256_ec_small by HEAR's common API."""
+
+from skaudioemb.hear.api import functions_of
+
+load_model, get_timestamp_embeddings, get_scene_embeddings = functions_of(
+    "encodecmae_mel256_ec_small"
+)
