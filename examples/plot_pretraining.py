@@ -12,14 +12,14 @@ recordings, name a folder of ``<label>_<speaker>_<number>.wav``. A few hundred o
 handful of speakers are too few: what is common to two views of a clip is then mostly
 who speaks, and the probe may lose by it::
 
-    SKAUDIOEMB_RECORDINGS=recordings python examples/plot_pretraining.py
+    python examples/plot_pretraining.py recordings
 """
 
 # %%
 # Recordings, labels, and who is heard
 # ------------------------------------
 
-import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,9 +35,8 @@ from skaudioemb import BYOLS
 from skaudioemb.datasets import make_notes
 from skaudioemb.encoders.byol import make_byol_encoder
 
-folder = os.environ.get("SKAUDIOEMB_RECORDINGS")
-if folder:
-    X = sorted(str(path) for path in Path(folder).glob("*_*_*.wav"))
+if len(sys.argv) > 1:
+    X = sorted(str(path) for path in Path(sys.argv[1]).glob("*_*_*.wav"))
     y, speakers = np.transpose([Path(path).name.split("_")[:2] for path in X])
     settings = {"n_features": 256, "batch_size": 64, "max_epochs": 20}
     seeds = range(3)

@@ -21,12 +21,10 @@ class Wide(BaseEstimator):
 
     def frames(self, X):
         """Return the frames of each clip."""
-        return [frames for _, frames in self._iter_frames(X)]
+        return [frames for _, frames in self.iter_frames(X)]
 
-    def _check_clips(self, X, *, reset):
-        return X
-
-    def _iter_frames(self, X):
+    def iter_frames(self, X):
+        """Yield the number and the frames of each clip."""
         for index, seed in enumerate(X):
             random = np.random.default_rng(seed)
             values = random.random((N_FRAMES, N_FEATURES), dtype=np.float32)

@@ -114,7 +114,8 @@ class Pair:
             changes = list(_changes(json.loads(path.read_bytes()), now))
         except (OSError, ValueError, AttributeError, TypeError) as error:
             return f"{path} cannot be read ({error})"
-        if not changes:
+        # Where nothing was finished, nothing depends on what has changed.
+        if not changes or not any(self.folder.glob("*.npz")):
             return None
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         return f"{self.folder} was computed with {', '.join(changes[:3])}{more}"
@@ -132,7 +133,7 @@ class Pair:
             # The settings last: until then they tell what the others were.
             for path in sorted(found, key=lambda path: path.name == _SETTINGS):
                 path.unlink()
-        if not (self.folder / _SETTINGS).exists():
+        if fresh or not any(self.folder.glob("*.npz")):
             write_json(self.folder / _SETTINGS, self.settings())
 
     def result(self):
