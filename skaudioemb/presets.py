@@ -25,6 +25,10 @@ without what is a slip in that code. They differ in this:
    depend on the batch. With the paper's fidelity ours are those of a batch of one
    clip; corrected, the clip is scaled as the checkpoint's preprocessor file says, and
    the output is left alone.
+7. BYOL-S normalises a clip by the statistics of the list that it comes with, for one
+   clip its own: ``normalize="clip"`` for the paper, those of the clips in ``fit``
+   corrected. BYOL-A's first weights were trained on librosa's Slaney filters, corrected,
+   and are shown with torchaudio's HTK filters, paper.
 
 Paper and code disagree with each other as well. Both fidelities follow the code here:
 
