@@ -27,8 +27,8 @@ without what is a slip in that code. They differ in this:
    the output is left alone.
 7. BYOL-S normalises a clip by the statistics of the list that it comes with, for one
    clip its own: ``normalize="clip"`` for the paper, those of the clips in ``fit``
-   corrected. BYOL-A's first weights were trained on librosa's Slaney filters, corrected,
-   and are shown with torchaudio's HTK filters, paper.
+   corrected. BYOL-A's first weights were trained on librosa's Slaney filters
+   (corrected), and are shown with torchaudio's HTK filters (paper).
 
 Paper and code disagree with each other as well. Both fidelities follow the code here:
 
