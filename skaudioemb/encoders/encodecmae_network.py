@@ -95,12 +95,19 @@ class SelfAttention(nn.Module):
         self.wo = nn.Linear(inner, outer, False)
 
     def forward(self, frames, mask=None):
-        queries, keys, values = (
-            linear(frames).unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
-            for linear in (self.wq, self.wk, self.wv)
-        )
+        # To reorder weights costs less than to reorder what they give, and one
+        # product less than three.
+        linears = (self.wq, self.wk, self.wv)
+        weight = torch.cat([self._by_head(linear.weight) for linear in linears])
+        projected = F.linear(frames, weight).unflatten(-1, (3, self.n_heads, -1))
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(queries, keys, values, mask)
-        return self.wo(attended.permute(0, 2, 3, 1).flatten(2))
+        attended = attended.transpose(1, 2).flatten(2)
+        return F.linear(attended, self._by_head(self.wo.weight.T).T)
+
+    def _by_head(self, weight):
+        """Return rows ordered by head; they come with the head as fastest index."""
+        return weight.unflatten(0, (-1, self.n_heads)).transpose(0, 1).flatten(0, 1)
 
 
 class ResiDualLayer(nn.Module):
@@ -213,7 +220,8 @@ class FrameEncoder(nn.Module):
     def embed(self, features):
         """Return the input of the first layer, (n_clips, n_frames, n_features)."""
         frames = self.project(features)
-        codes = sinusoids(frames.shape[1], frames.shape[2]).to(frames)
+        # As precise as the weights, and with it the streams, whatever autocast does.
+        codes = sinusoids(frames.shape[1], frames.shape[2]).to(self.scale)
         return frames + self.scale * codes
 
     def initialise(self, generator):
@@ -223,14 +231,32 @@ class FrameEncoder(nn.Module):
         ----------
         generator : torch.Generator
         """
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                nn.init.xavier_uniform_(parameter, generator=generator)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.ones_(parameter)
-        return self
+        return initialise(self, generator)
+
+
+def initialise(module, generator):
+    """Draw weights as the published code does before training.
+
+    Matrices are uniform after Glorot, biases zeros, all else ones.
+
+    Parameters
+    ----------
+    module : Module
+        Changed in place.
+    generator : torch.Generator
+
+    Returns
+    -------
+    module : Module
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter, generator=generator)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.ones_(parameter)
+    return module
 
 
 def sinusoids(n_frames, n_features):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skaudioemb import audio
+from skaudioemb.pretraining.durations import seconds_of
 
 # Formats in which libsndfile finds a place without decoding all before it.
 _SEEKABLE = frozenset(
@@ -27,21 +28,25 @@ class Batch(NamedTuple):
     """tensor of shape (n_clips, n_samples), float32, on the CPU"""
     targets: torch.Tensor | None
     """tensor of shape (n_clips, n_targets), float32, if there are any"""
+    lengths: torch.Tensor | None = None
+    """tensor of shape (n_clips,), int64: samples before the zeros, if these lie at the
+    end"""
 
 
 class CropBatches:
     """Batches of random crops: new ones in every epoch, the same for the same seed.
 
-    An epoch is one crop of every clip in random order. Batches differ in size by at
-    most one clip and are no larger than asked for; only with an odd clip left over
-    one is, as no network with batch normalisation trains on a single clip.
+    An epoch is one crop of every clip in random order, or as many as fit into it.
+    Batches differ in size by at most one crop and are no larger than asked for; only
+    with an odd crop left over one is, as no network with batch normalisation trains
+    on a single crop.
 
     Parameters
     ----------
     clips : sequence of clips
         In any of the forms that :mod:`skaudioemb.audio` lists.
     n_samples : int
-        Length of a crop at `rate`. Shorter clips get zeros at both ends alike.
+        Length of a crop at `rate`.
     rate : int
         Rate of the crops in Hz.
     batch_size : int
@@ -55,6 +60,13 @@ class CropBatches:
     targets : callable or None, default=None
         Maps an array of crops of shape (n_clips, n_samples) to one of shape
         (n_clips, n_targets). It is called in a thread.
+    zeros : {"around", "after"}, default="around"
+        Where clips that are shorter get zeros: at both ends alike, up to `n_samples`;
+        or at the end, up to the longest of the batch, whose lengths are told then.
+    by_length : bool, default=False
+        Whether a clip of d seconds comes ``max(1, floor(d / crop))`` times an epoch,
+        with a crop of its own each time. A clip whose length only decoding would
+        tell comes once.
     """
 
     def __init__(
@@ -69,6 +81,8 @@ class CropBatches:
         n_threads=None,
         on_error="raise",
         targets=None,
+        zeros="around",
+        by_length=False,
     ):
         self.clips = audio.check_clips(clips)
         self.n_samples, self.rate = n_samples, rate
@@ -77,12 +91,21 @@ class CropBatches:
         self.n_threads = n_threads
         self.on_error = on_error
         self.targets = targets
+        self.zeros = zeros
+        self.items = np.arange(len(self.clips))
+        if by_length:
+            self.items = np.repeat(self.items, self._crops_of_clips())
         self.bad = {}
+
+    def _crops_of_clips(self):
+        seconds = [seconds_of(clip, self.sample_rate) for clip in self.clips]
+        crops = np.array(seconds) * self.rate / self.n_samples
+        return np.maximum(1, crops.astype(int))
 
     def __len__(self):
         """Count the batches of an epoch."""
-        n_clips = len(self.clips)
-        return max(1, min(ceil(n_clips / self.batch_size), n_clips // 2))
+        n_crops = len(self.items)
+        return max(1, min(ceil(n_crops / self.batch_size), n_crops // 2))
 
     def epoch(self, number, limit=None):
         """Yield the batches of an epoch.
@@ -92,7 +115,7 @@ class CropBatches:
         number : int
             Counted from 0; any can be asked for at any time.
         limit : int or None, default=None
-            Clips to take at most.
+            Crops to take at most.
 
         Yields
         ------
@@ -104,11 +127,11 @@ class CropBatches:
             At a bad clip, if ``on_error="raise"``.
         """
         rng = np.random.default_rng([self.seed, number])
-        order = rng.permutation(len(self.clips))[:limit]
-        places = rng.random(len(self.clips))
-        jobs = ((int(index), places[index]) for index in order)
+        order = rng.permutation(len(self.items))[:limit]
+        places = rng.random(len(self.items))
+        jobs = ((int(self.items[item]), places[item]) for item in order)
         crops = audio.load_ahead(jobs, self._read, n_threads=self.n_threads)
-        n_batches = max(1, round(len(self) * len(order) / len(self.clips)))
+        n_batches = max(1, round(len(self) * len(order) / len(self.items)))
         sizes = [len(part) for part in np.array_split(order, n_batches)]
         with closing(self._collate(crops, sizes)) as collated:
             ahead = audio.load_ahead(collated, self._finish, n_threads=1, ahead=2)
@@ -122,7 +145,7 @@ class CropBatches:
         index, place = job
         try:
             clip = self.clips[index]
-            crop = read_crop(clip, place, self.n_samples, self.rate, self.sample_rate)
+            crop = read_piece(clip, place, self.n_samples, self.rate, self.sample_rate)
         except audio.AudioError as error:
             raise error.at(index) from error.__cause__
         return crop
@@ -133,7 +156,7 @@ class CropBatches:
                 rows = [self._judge(next(crops)) for _ in range(size)]
                 rows = [row for row in rows if row is not None]
                 if len(rows) > 1 or (rows and size == 1):
-                    yield np.stack(rows)
+                    yield rows
         finally:
             crops.close()
 
@@ -147,10 +170,16 @@ class CropBatches:
         return None
 
     def _finish(self, crops):
-        targets = None
+        targets = lengths = None
+        if self.zeros == "around":
+            crops = np.stack([_centred(crop, self.n_samples) for crop in crops])
+        else:
+            lengths = torch.tensor([len(crop) for crop in crops])
+            longest = int(lengths.max())
+            crops = np.stack([np.pad(c, (0, longest - len(c))) for c in crops])
         if self.targets is not None:
             targets = torch.from_numpy(self.targets(crops))
-        return Batch(torch.from_numpy(crops), targets)
+        return Batch(torch.from_numpy(crops), targets, lengths)
 
     def warn_of_bad(self):
         """Warn once of all clips that were left out."""
@@ -199,6 +228,31 @@ def read_crop(clip, place, n_samples, rate, sample_rate=16000):
     >>> read_crop([1.0, 2.0], 0.0, 4, 16000)
     array([0., 1., 2., 0.], dtype=float32)
     """
+    return _centred(read_piece(clip, place, n_samples, rate, sample_rate), n_samples)
+
+
+def _centred(piece, n_samples):
+    missing = n_samples - len(piece)
+    return np.pad(piece, (missing // 2, missing - missing // 2))
+
+
+def read_piece(clip, place, n_samples, rate, sample_rate=16000):
+    """Read a crop as :func:`read_crop` does, without zeros around a short clip.
+
+    Parameters
+    ----------
+    clip, place, n_samples, rate, sample_rate
+        As there.
+
+    Returns
+    -------
+    piece : ndarray of shape (at most n_samples,), float32
+
+    Raises
+    ------
+    AudioError
+        If the clip cannot be read.
+    """
     part, place = _part_of_file(clip, place, n_samples, rate)
     waveform = audio.load(clip if part is None else part, sample_rate)
     wanted, margin = _needed(n_samples, rate, waveform.rate)
@@ -207,11 +261,7 @@ def read_crop(clip, place, n_samples, rate, sample_rate=16000):
     piece = waveform.samples[first - before : first + wanted + margin]
     samples = audio.resample(audio.Waveform(piece, waveform.rate), rate)
     skipped = round(before * rate / waveform.rate)
-    crop = samples[skipped : skipped + n_samples]
-    missing = n_samples - len(crop)
-    return np.pad(crop, (missing // 2, missing - missing // 2)).astype(
-        np.float32, copy=False
-    )
+    return samples[skipped : skipped + n_samples].astype(np.float32, copy=False)
 
 
 def _first(place, n_present, n_wanted):

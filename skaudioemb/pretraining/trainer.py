@@ -291,14 +291,21 @@ class PretrainingNet(NeuralNet):
         return torch.autocast("cuda", dtype=dtype)
 
 
-def _on_cpu(value):
-    """Copy a state to the CPU, whatever it is made of."""
+def _on_cpu(value, copies=None):
+    """Copy a state to the CPU, whatever it is made of.
+
+    What layers share, and a state dict names for each, is copied once.
+    """
+    copies = {} if copies is None else copies
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        key = value.data_ptr(), value.dtype, value.shape, value.stride()
+        if key not in copies:
+            copies[key] = value.detach().to("cpu", copy=True)
+        return copies[key]
     if isinstance(value, dict):
-        return {key: _on_cpu(item) for key, item in value.items()}
+        return {key: _on_cpu(item, copies) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_on_cpu(item) for item in value]
+        return [_on_cpu(item, copies) for item in value]
     return value
 
 
