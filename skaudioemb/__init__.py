@@ -13,7 +13,7 @@ _MODULES = {
     "BYOLA": "skaudioemb.embedders.byol",
     "BYOLS": "skaudioemb.embedders.byols",
     "CREPE": "skaudioemb.embedders.crepe",
-    "EnCodec": "skaudioemb.embedders.encodecmae",
+    "EnCodec": "skaudioemb.embedders.encodec",
     "EncodecMAE": "skaudioemb.embedders.encodecmae",
     "Event": "skaudioemb.events",
     "EventDetector": "skaudioemb.probes.events",

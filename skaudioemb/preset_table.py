@@ -205,6 +205,7 @@ def _encodecmae(name, size, row=None):
         licence = f"not stated (first release: {_FIRST_RELEASE})"
     if name == "random":
         licence, params = _ENCODEC_LICENCE, {"checkpoint": None, "size": size}
+        params["max_epochs"] = 0
         summary = f"untrained, {summary}"
     return _single(Model("EncodecMAE", params, n_features, licence), summary, source)
 

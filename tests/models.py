@@ -43,6 +43,7 @@ def embedders():
         "huggingface": HFAudioModel(hf_folder("data2vec"), layers="mean"),
         "windows": HFAudioModel(hf_folder("sew"), max_seconds=0.15),
         "encodecmae": EncodecMAE(ENCODECMAE / "ec-ec-v1.pt", n_heads=4),
+        "encodecmae-saved": EncodecMAE(encodecmae_folder()),
         "encodec": EnCodec(ENCODECMAE / "tiny-encodec"),
         "byol": BYOLS(
             weights=byol_file(),
@@ -111,6 +112,15 @@ def byol_file(encoder="audiontt2020", n_features=32):
         torch.manual_seed(0)
         torch.save(make_byol_encoder(encoder, n_features).state_dict(), path)
     return path
+
+
+@lru_cache
+def encodecmae_folder():
+    """Save a small random EncodecMAE that hears mel bands and return the folder."""
+    folder = temporary_folder("encodecmae-")
+    size = {"n_layers": 2, "n_features": 24, "n_heads": 4, "n_hidden": 48}
+    EncodecMAE(None, max_epochs=0, size=size, front_end="mel").save_weights(folder)
+    return folder
 
 
 def small_probe(**params):

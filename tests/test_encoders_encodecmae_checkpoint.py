@@ -158,7 +158,7 @@ def test_folders(tmp_path):
     (tmp_path / "a.pt").touch()
     assert files.find_file(tmp_path).name == "a.pt"
     (tmp_path / "b.pt").touch()
-    with pytest.raises(OSError, match=r"no model\.pt.*\(a\.pt, b\.pt\)"):
+    with pytest.raises(OSError, match=r"nor model\.pt.*\(a\.pt, b\.pt\)"):
         files.find_file(tmp_path)
     (tmp_path / "model.pt").touch()
     assert files.find_file(tmp_path).name == "model.pt"

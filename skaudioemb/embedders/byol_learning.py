@@ -1,6 +1,5 @@
 """What BYOL's embedders learn, and how they pass it on."""
 
-import tempfile
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,11 +8,12 @@ from sklearn.utils import check_random_state
 
 from skaudioemb import devices
 from skaudioemb.embedders.plans import ScenePlan, select
+from skaudioemb.embedders.sharing import SharedWeights
 from skaudioemb.frames import segment_bounds
 from skaudioemb.summaries import Weighted
 
 
-class ByolLearning:
+class ByolLearning(SharedWeights):
     """Statistics, pretraining and saved weights of a ByolEmbedder."""
 
     def save_weights(self, path):
@@ -48,34 +48,6 @@ class ByolLearning:
             frontend=self.frontend,
             **told,
         )
-
-    def push_to_hub(self, repo_id, *, private=False, token=None):
-        """Save the weights to a repository on the Hugging Face hub.
-
-        ``weights=repo_id`` reads them again. Mind the licence of weights that are not
-        your own.
-
-        Parameters
-        ----------
-        repo_id : str
-            "owner/name"; it is made unless it exists.
-        private : bool, default=False
-            Whether a new repository is private.
-        token : str or None, default=None
-            An access token; None takes that of ``huggingface_hub``'s login.
-
-        Returns
-        -------
-        url : str
-            Where the commit can be seen.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_weights(folder)
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     def _learn_statistics(self, X):
         """Set ``mean_`` and ``std_``, in one pass over X if they are not given."""

@@ -4,7 +4,6 @@ A JSON file of the same name may tell front end and statistics, which tensors ca
 """
 
 import functools
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -16,9 +15,13 @@ from skaudioemb.encoders.byol_frontend import FRONTENDS
 from skaudioemb.encoders.byol_published import PUBLISHED
 from skaudioemb.encoders.byol_tensors import digest_of, family_of, read
 from skaudioemb.encoders.checkpoint import fetch, folder_of, read_json, stamp_of
+from skaudioemb.encoders.saved_weights import (
+    WEIGHTS_FILE,
+    check_version,
+    sidecar_of,
+    write,
+)
 
-WEIGHTS_FILE = "model.safetensors"
-SIDECAR_FILE = "config.json"
 FORMAT = "skaudioemb-byol"
 VERSION = 1
 _OGG_FILES = ("checkpoint.pth", "stats.csv")
@@ -187,11 +190,9 @@ def _from_hub(repository):
 
 def _sidecar_of(path):
     """Return where a file's front end and statistics may be told."""
-    if path.name == WEIGHTS_FILE:
-        return path.with_name(SIDECAR_FILE)
     if path.name == _OGG_FILES[0]:
         return path.with_name(_OGG_FILES[1])
-    return path.with_suffix(".json")
+    return sidecar_of(path)
 
 
 def _stamps(path):
@@ -232,11 +233,7 @@ def _read_sidecar(path):
             f"{str(path)!r} beside the weights is not as save_weights writes it. Save "
             "the weights again, or move it away to use them without."
         )
-    if content["version"] > VERSION:
-        raise ValueError(
-            f"{str(path)!r} was written by a later version of skaudioemb (format "
-            f"{content['version']}, known is {VERSION}). Upgrade skaudioemb."
-        )
+    check_version(path, content, VERSION)
     return told
 
 
@@ -269,14 +266,4 @@ def save(path, state, **told):
     files : list of Path
         The two files.
     """
-    from safetensors.torch import save_file
-
-    path = Path(path).expanduser()
-    if path.suffix != ".safetensors":
-        path = path / WEIGHTS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sidecar = _sidecar_of(path)
-    content = {"format": FORMAT, "version": VERSION, **told}
-    save_file({name: value.contiguous() for name, value in state.items()}, path)
-    sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return [path, sidecar]
+    return write(path, state, {"format": FORMAT, "version": VERSION, **told})

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from skaudioemb.encoders import encodecmae_checkpoint as files
 from skaudioemb.encoders.base import Encoder
-from skaudioemb.encoders.encodecmae_codec import CodecFrontEnd, EnCodecSpec
+from skaudioemb.encoders.encodecmae_codec import CodecFrontEnd
 from skaudioemb.encoders.encodecmae_frontends import (
     ChunkedSpec,
     CodecChunks,
     MelChunks,
     MelFrontEnd,
 )
+from skaudioemb.encoders.encodecmae_inputs import plain_encodec
 from skaudioemb.encoders.encodecmae_network import FrameEncoder, Size, sinusoids
 from skaudioemb.encoders.packed import PackedLinear
 from skaudioemb.encoders.ragged import FEED_FORWARD_FRAMES, runs_of
@@ -27,7 +28,7 @@ from skaudioemb.encoders.ragged import FEED_FORWARD_FRAMES, runs_of
 STREAMS = ("combined", "normed", "residual")
 
 
-class _StackSpec(ChunkedSpec):
+class StackSpec(ChunkedSpec):
     """What follows from ``size`` and from the parts that are loaded."""
 
     @property
@@ -47,7 +48,7 @@ class _StackSpec(ChunkedSpec):
 
 
 @dataclass(frozen=True)
-class EncodecMAESpec(_StackSpec):
+class EncodecMAESpec(StackSpec):
     """A published file of EncodecMAE, of either generation.
 
     Attributes
@@ -116,7 +117,7 @@ class EncodecMAESpec(_StackSpec):
 
 
 @dataclass(frozen=True)
-class RandomEncodecMAESpec(_StackSpec):
+class RandomEncodecMAESpec(StackSpec):
     """An EncodecMAE as it is before training: the paper's ECMAE-R.
 
     Attributes
@@ -129,6 +130,8 @@ class RandomEncodecMAESpec(_StackSpec):
         Decides the weights.
     stream : {"combined", "normed", "residual"}
         See :class:`EncodecMAEEncoder`.
+    share_feedforward : bool
+        Whether all layers have one feed-forward network.
     """
 
     size: Size
@@ -136,6 +139,7 @@ class RandomEncodecMAESpec(_StackSpec):
     codec: str = "facebook/encodec_24khz"
     seed: int = 0
     stream: str = "combined"
+    share_feedforward: bool = True
 
     def __reduce__(self):
         return type(self), astuple(self)
@@ -143,13 +147,7 @@ class RandomEncodecMAESpec(_StackSpec):
     @cached_property
     def codec_spec(self):
         """The codec's own spec."""
-        spec = EnCodecSpec(self.codec)
-        if not spec.is_plain:
-            raise ValueError(
-                f"codec={self.codec!r} is not a causal EnCodec for one channel, which "
-                "EncodecMAE needs. Give 'facebook/encodec_24khz' or its like."
-            )
-        return spec
+        return plain_encodec(self.codec)
 
     @property
     def chunks(self):
@@ -160,6 +158,7 @@ class RandomEncodecMAESpec(_StackSpec):
     def identity(self):
         own = "mel" if self.front_end == "mel" else self.codec_spec.identity
         measures = "-".join(map(str, self.size))
+        measures += "" if self.share_feedforward else "-unshared"
         return f"encodecmae-random-{measures}-{self.seed}-{self.stream}-{own}"
 
     def network(self):
@@ -167,7 +166,7 @@ class RandomEncodecMAESpec(_StackSpec):
         is_mel = self.front_end == "mel"
         n_inputs = MelFrontEnd.n_features if is_mel else self.codec_spec.n_features
         with torch.device("meta"):
-            encoder = FrameEncoder(n_inputs, self.size)
+            encoder = FrameEncoder(n_inputs, self.size, self.share_feedforward)
         generator = torch.Generator().manual_seed(self.seed)
         return encoder.to_empty(device="cpu").initialise(generator)
 
@@ -191,7 +190,7 @@ class EncodecMAEEncoder(Encoder):
     front_end : MelFrontEnd or CodecFrontEnd
     network : FrameEncoder
         Its modules are taken over and must not be used any more.
-    spec : EncodecMAESpec or RandomEncodecMAESpec
+    spec : EncodecMAESpec, RandomEncodecMAESpec or PretrainedEncodecMAESpec
     device : torch.device
     dtype : torch.dtype
         Of matrix products and attention; front end, streams and norms are float32.
