@@ -73,7 +73,12 @@ def measure(size, front_end, codec, clips, repeats):
     """Return the rows of the table for one model."""
     spec = RandomEncodecMAESpec(SIZES[size], front_end, codec)
     embedder = EncodecMAE(
-        None, size=size, front_end=front_end, codec=codec, sample_rate=SAMPLE_RATE
+        None,
+        size=size,
+        front_end=front_end,
+        codec=codec,
+        max_epochs=0,
+        sample_rate=SAMPLE_RATE,
     )
     plain = ClipByClip(spec)
     alternatives = {
@@ -97,7 +102,12 @@ def measure(size, front_end, codec, clips, repeats):
 def measure_memory(size, front_end, codec, seconds):
     """Return the row of the table for one long clip, after a short one."""
     embedder = EncodecMAE(
-        None, size=size, front_end=front_end, codec=codec, sample_rate=SAMPLE_RATE
+        None,
+        size=size,
+        front_end=front_end,
+        codec=codec,
+        max_epochs=0,
+        sample_rate=SAMPLE_RATE,
     )
     rng = np.random.default_rng(0)
     clip = (0.1 * rng.standard_normal(seconds * SAMPLE_RATE)).astype(np.float32)
