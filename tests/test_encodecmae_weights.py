@@ -70,6 +70,17 @@ def test_the_files_tell_all_that_is_needed(tmp_path):
     assert sum(".ff_layer.0.weight" in name for name in load_file(unshared)) == 2
 
 
+@pytest.mark.parametrize("source", ["random mel", "published codec"])
+def test_a_file_alone_is_enough(source, tmp_path):
+    embedder = SOURCES[source]
+    path, sidecar = embedder.save_weights(tmp_path)
+    sidecar.unlink()
+    renamed = path.rename(tmp_path / "elsewhere.safetensors")
+    np.testing.assert_array_equal(
+        EncodecMAE(renamed).transform(X), embedder.transform(X)
+    )
+
+
 def test_they_may_be_saved_over_themselves(tmp_path):
     SOURCES["random codec"].save_weights(tmp_path)
     again = EncodecMAE(tmp_path)
@@ -165,7 +176,10 @@ class TestMistakes:
             ({"format": "x"}, "does not tell of an EncodecMAE"),
             ({"n_heads": 0}, "does not tell of an EncodecMAE"),
             ({"front_end": "wave"}, "does not tell of an EncodecMAE"),
+            ({"front_end": "codec"}, r"front_end='codec', but .* holds no codec"),
             ({"version": 2}, "a later version of skaudioemb"),
+            ({"version": "1"}, "version='1', which is no number of a format"),
+            ({"version": None}, "version=None, which is no"),
             ({"n_layers": 3}, r"not those of Size\(n_layers=3"),
             ({"n_features": 36}, r"not those of Size.*n_features=36"),
         ],
@@ -182,8 +196,23 @@ class TestMistakes:
 
     def test_one_of_two_files(self, folder):
         (folder / "config.json").unlink()
+        path = folder / "model.safetensors"
+        save_file(load_file(path), path)
         with pytest.raises(ValueError, match=r"no config\.json, which tells"):
             EncodecMAE(folder).fit(X)
+
+    def test_a_codec_that_is_not_told(self, tmp_path):
+        SOURCES["random codec"].save_weights(tmp_path)
+        spoil(tmp_path, front_end="mel")
+        with pytest.raises(ValueError, match=r"front_end='mel', but .* holds a codec"):
+            EncodecMAE(tmp_path).transform(X)
+
+    def test_a_file_in_the_way(self, folder):
+        for path in (folder / "config.json", folder / "config.json" / "deeper"):
+            with pytest.raises(
+                FileExistsError, match="a file where a folder is needed"
+            ):
+                SOURCES["random mel"].save_weights(path)
 
     def test_damaged(self, folder):
         path = folder / "model.safetensors"

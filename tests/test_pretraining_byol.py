@@ -18,6 +18,7 @@ from torch import nn
 
 from skaudioemb.encoders.byol_frontend import ByolFrontend
 from skaudioemb.pretraining.byol import BYOLSettings, pretrain_byol
+from skaudioemb.pretraining.checkpoints import saved_seed
 from skaudioemb.pretraining.handcrafted import HandcraftedTargets
 from tests.sounds import noise
 
@@ -188,8 +189,84 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, frontend, clips):
 def test_a_checkpoint_of_other_recordings_is_refused(tmp_path, frontend, clips):
     pretrain(frontend, clips, checkpoint_dir=tmp_path)
     quiet = [0.1 * clip for clip in clips]
-    with pytest.raises(ValueError, match=r"of another training: mean=.* there, "):
+    with pytest.raises(ValueError, match=r"training: recordings=.* there, .* mean="):
         pretrain(frontend, quiet, checkpoint_dir=tmp_path)
+
+
+GIVEN = {"normalization": (-5.0, 4.0)}
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "recordings",
+        "n_clips",
+        "order",
+        "initial_weights",
+        "state",
+        "frontend",
+        "handcrafted",
+        "mean",
+    ],
+)
+def test_a_checkpoint_of_another_begin_is_refused(tmp_path, frontend, clips, at):
+    options = {**GIVEN, "handcrafted": LOUDNESS}
+    if at == "state":
+        options["state"] = pretrain(
+            frontend, clips, max_epochs=1, options=options
+        ).state
+
+    def train(frontend=frontend, clips=clips[:6], encoder=None, **others):
+        given = {**options, **others}
+        return pretrain(
+            frontend, clips, encoder, checkpoint_dir=tmp_path, options=given
+        )
+
+    done = train()
+    assert same(done, train())
+    changed = {
+        "recordings": {"clips": [*clips[:5], clips[7]]},
+        "n_clips": {"clips": clips[:5]},
+        "order": {"clips": clips[5::-1]},
+        "initial_weights": {"encoder": TinyEncoder(1)},
+        "state": {"state": None},
+        "frontend": {"frontend": ByolFrontend("byol-a")},
+        "handcrafted": {"handcrafted": FunctionTransformer(level_and_peak)},
+        "mean": {"normalization": (-4.0, 4.0)},
+    }
+    named = {"order": "recordings", "state": "initial_weights"}.get(at, at)
+    with pytest.raises(ValueError, match=f"of another training: .*{named}=.* there, "):
+        train(**changed[at])
+
+
+def level_and_peak(X):
+    return np.stack([np.abs(X).mean(1), X.max(1), 0 * X[:, 0]], 1)
+
+
+def test_a_checkpoint_takes_numbers_of_numpy(tmp_path, frontend, clips):
+    plain = {"lr": 0.002, "batch_size": 3, "tau": 0.75, "weight_decay": 0.5}
+    numbers = {
+        "lr": np.float64(0.002),
+        "batch_size": np.int64(3),
+        "tau": np.float32(0.75),
+        "weight_decay": np.float16(0.5),
+        "supervised_loss": np.str_("cosine"),
+        "seed": np.int32(0),
+        "checkpoint_dir": tmp_path,
+    }
+    options = {"normalization": (np.float64(-5.0), np.float32(4.0))}
+    whole = pretrain(frontend, clips, **plain, options=GIVEN)
+    pretrain(frontend, clips, **numbers, max_epochs=1, options=options)
+    assert same(whole, pretrain(frontend, clips, **numbers, options=options))
+    plain["checkpoint_dir"] = tmp_path
+    assert same(whole, pretrain(frontend, clips, **plain, options=GIVEN))
+    assert saved_seed(tmp_path) == 0
+
+
+def test_a_checkpoint_of_more_epochs_is_refused(tmp_path, frontend, clips):
+    pretrain(frontend, clips, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="has 2 epochs, and 1 in all are asked for"):
+        pretrain(frontend, clips, checkpoint_dir=tmp_path, max_epochs=1)
 
 
 @pytest.mark.parametrize(

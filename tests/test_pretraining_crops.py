@@ -8,6 +8,7 @@ import soundfile
 import torch
 from numpy.testing import assert_array_equal
 
+from skaudioemb import audio
 from skaudioemb.pretraining.data import CropBatches, read_piece
 from skaudioemb.pretraining.durations import seconds_of
 from tests.sounds import noise
@@ -94,3 +95,80 @@ def test_pieces_have_no_zeros():
     buffer = io.BytesIO()
     soundfile.write(buffer, noise(300), RATE, format="WAV")
     assert len(read_piece({"bytes": buffer.getvalue()}, 0.5, 120, RATE)) == 120
+
+
+class TestSmallBatches:
+    """Only batch normalisation needs two crops in a batch."""
+
+    @pytest.mark.parametrize(
+        ("n_clips", "batch_size", "sizes"),
+        [(5, 1, [1] * 5), (6, 4, [3, 3]), (5, 2, [2, 2, 1]), (1, 8, [1])],
+    )
+    def test_sizes(self, n_clips, batch_size, sizes):
+        batches = make_batches([noise(60)] * n_clips, batch_size)
+        assert len(batches) == len(sizes)
+        assert [len(batch.waveforms) for batch in batches.epoch(0)] == sizes
+
+    def test_in_pairs_on_request(self):
+        batches = make_batches([noise(60)] * 5, 1, in_pairs=True)
+        assert [len(batch.waveforms) for batch in batches.epoch(0)] == [3, 2]
+
+    @pytest.mark.parametrize("in_pairs", [False, True])
+    @pytest.mark.parametrize("place", range(5))
+    def test_no_good_clip_is_lost(self, place, in_pairs):
+        clips = [np.full(60, k + 1.0) for k in range(4)]
+        clips.insert(place, np.full(60, np.nan))
+        for zeros in ("around", "after"):
+            batches = make_batches(
+                clips, 2, zeros=zeros, on_error="nan", in_pairs=in_pairs
+            )
+            for number in range(5):
+                rows = [b.waveforms.numpy() for b in batches.epoch(number)]
+                assert sorted(np.concatenate(rows).max(1)) == [1, 2, 3, 4]
+                assert min(map(len, rows)) >= 1 + in_pairs
+                assert max(map(len, rows)) <= 2 + 2 * in_pairs
+
+    @pytest.mark.parametrize(
+        ("n_bad", "in_pairs", "match"),
+        [
+            (1, True, r"1 of 2 clips cannot .* two good clips are needed\.\nclip 0"),
+            (2, False, r"2 of 2 clips cannot .* one good clip is needed\.\nclip 0"),
+            (20, False, r"needed\.\n(clip .*\n){10}and 10 more$"),
+        ],
+    )
+    def test_too_few_good_clips(self, n_bad, in_pairs, match):
+        clips = [np.full(60, np.nan)] * n_bad + [noise(60)] * (2 - n_bad)
+        batches = make_batches(clips, 4, on_error="nan", in_pairs=in_pairs)
+        with pytest.raises(ValueError, match=match):
+            list(batches.epoch(0))
+
+
+class TestLengthsThatMislead:
+    def test_a_segment_is_no_longer_than_its_file(self, tmp_path):
+        path = tmp_path / "a.wav"
+        soundfile.write(path, noise(16000), RATE)
+        assert seconds_of((path, 0.25, 3e6)) == 0.75
+        assert seconds_of((path, 0.25, 0.5)) == 0.25
+        assert seconds_of((path, 2.0, 3.0)) == 0.0
+        assert len(make_batches([(path, 0, 3e6)], n_samples=8000).items) == 2
+
+    @pytest.mark.parametrize(
+        "clip",
+        [
+            ("a.wav", "x", None),
+            ("a.wav", 0.0, float("nan")),
+            {"array": noise(50), "sampling_rate": "x"},
+            {"array": noise(50), "sampling_rate": float("nan")},
+            {"array": noise(50), "sampling_rate": -1},
+            [[1.0], [1.0, 2.0]],
+        ],
+    )
+    def test_nonsense_is_left_to_who_reads_it(self, clip):
+        assert seconds_of(clip) == 0.0
+        clips = [noise(60), clip, noise(60)]
+        batches = make_batches(clips, on_error="nan")
+        assert [len(batch.waveforms) for batch in batches.epoch(0)] == [2]
+        with pytest.warns(UserWarning, match=r"1 of 3 clips cannot be used.*\nclip 1"):
+            batches.warn_of_bad()
+        with pytest.raises(audio.AudioError, match="clip 1"):
+            list(make_batches(clips).epoch(0))

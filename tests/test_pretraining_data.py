@@ -7,6 +7,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skaudioemb import audio
+from skaudioemb.encoders.byol_spec import MIN_STD
 from skaudioemb.pretraining.data import CropBatches, read_crop, statistics
 from tests.sounds import noise
 
@@ -14,6 +15,7 @@ RATE = 16000
 
 
 def make_batches(clips, batch_size=4, seed=0, n_samples=100, **options):
+    options = {"in_pairs": True, **options}
     return CropBatches(clips, n_samples, RATE, batch_size, seed, **options)
 
 
@@ -166,3 +168,15 @@ def test_statistics_are_those_of_all_values():
     assert std == pytest.approx(crops.std(), abs=1e-9)
     few, _ = statistics(batches, lambda waveforms: waveforms, max_clips=4)
     assert few == pytest.approx(crops[:4].mean(), abs=1e-9)
+
+
+def test_statistics_of_silence_have_the_floor_of_embeddings():
+    batches = make_batches([np.zeros(400)] * 4)
+    assert statistics(batches, lambda waveforms: waveforms) == (0.0, MIN_STD)
+
+
+def test_statistics_of_no_good_clip_name_the_bad_ones():
+    batches = make_batches([np.full(400, np.nan)] * 6, on_error="nan")
+    for limit in (4, 100):
+        with pytest.raises(ValueError, match=r"of 6 clips cannot.*\nclip [0-5] "):
+            statistics(batches, lambda waveforms: waveforms, max_clips=limit)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from skaudioemb.pretraining.checkpoints import load_checkpoint
 from skaudioemb.pretraining.encodecmae import EncodecMAESettings
 from tests.pretraining_encodecmae import (
     TINY,
@@ -264,34 +263,6 @@ def test_layers_of_the_encoder_share_their_copy():
     state = run(replace(TINY, max_epochs=1)).state_dict
     names = [f"stack.encoder_layers.{k}.ff_layer.0.weight" for k in (0, 1)]
     assert state[names[0]].data_ptr() == state[names[1]].data_ptr()
-
-
-def test_a_checkpoint_of_another_training_is_refused(tmp_path):
-    settings = replace(TWO_STAGES, checkpoint_dir=tmp_path)
-    run(settings)
-    with pytest.raises(ValueError, match=r"delta=0\.9 there, 0\.5 here"):
-        run(replace(settings, delta=0.5))
-    with pytest.raises(ValueError, match=r"n_clusters=6 there, 5 here"):
-        run(replace(settings, n_clusters=5))
-    run(replace(settings, self_train=False, max_epochs=3))
-    with pytest.raises(ValueError, match=r"max_epochs=2 there, 3 here"):
-        run(replace(settings, max_epochs=3))
-    quiet = [0.1 * clip for clip in make_clips()]
-    with pytest.raises(ValueError, match=r"of another training: level=.* there, "):
-        run(settings, clips=quiet)
-
-
-def test_checkpoints_hold_both_stages(tmp_path):
-    settings = replace(TWO_STAGES, checkpoint_dir=tmp_path)
-    run(settings)
-    first = torch.load(tmp_path / "last.pt", weights_only=True)
-    second = torch.load(tmp_path / "self_training" / "last.pt", weights_only=True)
-    assert "clusters.centres" not in first["task"]
-    assert "clusters.centres" in second["task"]
-    assert load_checkpoint(tmp_path, first["settings"]) is not None
-    # The optimiser begins afresh: of two epochs of two batches, four steps.
-    steps = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
-    assert steps == [4, 4]
 
 
 def test_bad_clips_are_left_out_on_request():

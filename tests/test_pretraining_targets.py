@@ -304,5 +304,5 @@ def test_random_matrices_follow_the_seed(spectra):
 
 
 def test_no_frames_are_told():
-    with pytest.raises(ValueError, match="No clip can be used"):
+    with pytest.raises(ValueError, match="no clip can be used"):
         make_projection().learn([])

@@ -1,8 +1,10 @@
 """The trainer by itself: steps, epochs, checkpoints."""
 
+import copy
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,52 @@ def test_a_checkpoint_is_gone_on_from(tmp_path):
     done = train(Regression(), Points(), settings(5, checkpoint_dir=tmp_path))
     assert same(whole, done)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_what_is_gone_on_from_stays_as_it_is():
+    part = train(Regression(), Points(), settings(2))
+    before = copy.deepcopy(part)
+    train(Regression(), Points(), settings(5, lr=0.5), part)
+    assert same(part, before)
+    assert part["optimizer"]["param_groups"] == before["optimizer"]["param_groups"]
+    for number, memory in before["optimizer"]["state"].items():
+        for name, value in memory.items():
+            assert torch.equal(part["optimizer"]["state"][number][name], value), name
+
+
+def test_checkpoints_are_read_whatever_the_numbers_are(tmp_path):
+    options = {"weight_decay": np.float32(0.25), "betas": (np.float64(0.9), 0.999)}
+    about = {"fingerprint": {"lr": np.float64(0.05), "name": np.str_("a")}}
+    whole = train(Regression(), Points(), settings(3, **options))
+    options |= {"lr": np.float64(0.05), "seed": np.int64(0), **about}
+    options["checkpoint_dir"] = tmp_path
+    train(Regression(), Points(), settings(np.int64(2), **options))
+    assert same(whole, train(Regression(), Points(), settings(3, **options)))
+    about = {"lr": 0.05, "name": "a"}
+    assert load_checkpoint(tmp_path, about)["settings"] == about
+
+
+def test_a_checkpoint_of_more_epochs_is_refused(tmp_path):
+    train(Regression(), Points(), settings(3, checkpoint_dir=tmp_path))
+    with pytest.raises(ValueError, match="has 3 epochs, and 2 in all are asked for"):
+        train(Regression(), Points(), settings(2, checkpoint_dir=tmp_path))
+
+
+def test_what_a_killed_training_left_is_removed(tmp_path):
+    (tmp_path / ".writing-abc").write_bytes(b"half of a checkpoint")
+    (tmp_path / "notes.txt").write_text("of the user")
+    train(Regression(), Points(), settings(0, checkpoint_dir=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_the_training(tmp_path):
+    class Untrainable(Regression):
+        def forward(self, batch, generator):
+            raise AssertionError
+
+    (tmp_path / "file").write_text("of the user")
+    with pytest.raises(ValueError, match=r"checkpoint_dir=.*file' has to be a folder"):
+        train(Untrainable(), Points(), settings(checkpoint_dir=tmp_path / "file"))
 
 
 def test_a_lower_rate_holds_after_resuming():

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from skaudioemb.embedders.base import Embedder
 from skaudioemb.embedders.byol_learning import ByolLearning, LastPlan
 from skaudioemb.embedders.plans import ScenePlan
+from skaudioemb.embedders.sharing import unchanged_on_failure
 
 _ENCODERS = ("audiontt2020", "audiontt2022", "resnetish34", "clstm", "cvt", "cvt-512")
 _FRONTENDS = ("byol-a", "byol-a-v2", "byol-s")
@@ -41,7 +42,7 @@ class ByolEmbedder(ByolLearning, Embedder):
         "window": [_POSITIVE],
         "hop": [Interval(Real, 0.0001, None, closed="left")],
         "max_seconds": [Interval(Real, 1.0, None, closed="left"), None],
-        "max_epochs": [_COUNT],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "lr": [_POSITIVE],
         "weight_decay": [_NOT_NEGATIVE],
@@ -65,7 +66,8 @@ class ByolEmbedder(ByolLearning, Embedder):
 
         With ``weights``, one pass over X learns ``mean_`` and ``std_`` if
         ``normalize="fit"``, and nothing else. Without, or with ``warm_start=True``, the
-        encoder is pretrained on X by BYOL.
+        encoder is pretrained on X by BYOL; with ``max_epochs=0`` it stays as
+        pretraining would begin, with the statistics that pretraining learns.
 
         Parameters
         ----------
@@ -82,20 +84,23 @@ class ByolEmbedder(ByolLearning, Embedder):
         Raises
         ------
         ValueError
-            If a parameter, the weights or a row of a 2-D X is not valid.
+            If a parameter, the weights or a row of a 2-D X is not valid, or if
+            ``warm_start`` is to go on from weights of other parameters.
         OSError
             If the weights cannot be found.
         AudioError
             At the first bad clip if ``on_error="raise"``.
         """
         self._check_parameters()
-        if self.weights is None or self.warm_start:
-            self._pretrain(self._check_clips(X, reset=True))
-        else:
-            vars(self).pop("pretrained_weights_", None)
-            self._check_weights()
-            self._learn_statistics(self._check_clips(X, reset=True))
-        return super().fit(X)
+        with unchanged_on_failure(self):
+            if not self.warm_start:
+                self._forget()
+            if self.weights is None or self.warm_start:
+                self._pretrain(self._check_clips(X, reset=True))
+            else:
+                self._check_weights()
+                self._learn_statistics(self._check_clips(X, reset=True))
+            return super().fit(X)
 
     def partial_fit(self, X, y=None):
         """Pretrain for one more epoch on X, from the weights that there are.
@@ -111,21 +116,38 @@ class ByolEmbedder(ByolLearning, Embedder):
         -------
         self : object
             The embedder. Statistics stay those of the first call, and the state of
-            the optimiser is kept as ``training_state_``.
+            the optimiser is kept as ``training_state_``. After :meth:`fit`, which
+            keeps none, the first call begins with a new one and a new ``history_``.
+
+        Raises
+        ------
+        ValueError
+            If parameters are others than in earlier calls that decide the sizes of
+            what is trained.
         """
         self._check_parameters()
-        self._pretrain(self._check_clips(X, reset=not self._is_pretrained()), True)
-        return super().fit(X)
+        with unchanged_on_failure(self):
+            self._pretrain(self._check_clips(X, reset=not self._is_pretrained()), True)
+            return super().fit(X)
 
     def _check_parameters(self):
         self._validate_params()
         self._statistics_given()
 
-    def _check_weights(self):
-        """Raise if the weights are not those of the encoder that is asked for."""
+    def _check_weights(self, learned=False):
+        """Raise if the weights are not those of the encoder that is asked for.
+
+        These are the ones given, or those that were learned.
+        """
         from skaudioemb.encoders.byol_weights import family_of, find
 
-        told = find(self.weights).description
+        if learned:
+            told = self.pretrained_weights_.description
+            named = "The weights that were learned"
+            remedy = ", or call fit without warm_start to learn others."
+        else:
+            told = find(self.weights).description
+            named, remedy = f"The weights {str(self.weights)!r}", "."
         wanted = {
             "encoder": (self.encoder, told.encoder),
             "n_features": (self.n_features, told.n_features),
@@ -136,8 +158,8 @@ class ByolEmbedder(ByolLearning, Embedder):
         for name, (asked, found) in wanted.items():
             if None not in (asked, found) and asked != found:
                 raise ValueError(
-                    f"The weights {str(self.weights)!r} are of {name}={found!r}, but "
-                    f"{name}={asked!r}. Set {name}={found!r}."
+                    f"{named} are of {name}={found!r}, but {name}={asked!r}. Set "
+                    f"{name}={found!r}{remedy}"
                 )
         return told
 
@@ -147,6 +169,7 @@ class ByolEmbedder(ByolLearning, Embedder):
     def _weights(self):
         """Return the weights in use: those that were learned, or those given."""
         if self._is_pretrained():
+            self._check_weights(learned=True)
             return self.pretrained_weights_
         if self.weights is None:
             raise NotFittedError(
@@ -162,9 +185,9 @@ class ByolEmbedder(ByolLearning, Embedder):
         """Return the number of features of the encoder."""
         from skaudioemb.encoders.byol_spec import shape_of
 
-        width = self.n_features
-        if width is None and self.weights is not None:
-            width = self._check_weights().n_features
+        width, learned = self.n_features, self._is_pretrained()
+        if width is None and (learned or self.weights is not None):
+            width = self._check_weights(learned).n_features
         return shape_of(self.encoder, width).n_features
 
     def _statistics_given(self):

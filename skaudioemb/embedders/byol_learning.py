@@ -1,16 +1,18 @@
 """What BYOL's embedders learn, and how they pass it on."""
 
+import re
 from dataclasses import dataclass, fields
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
 from skaudioemb import devices
 from skaudioemb.embedders.plans import ScenePlan, select
-from skaudioemb.embedders.sharing import SharedWeights
+from skaudioemb.embedders.sharing import SharedWeights, check_unchanged, seed_of
 from skaudioemb.frames import segment_bounds
 from skaudioemb.summaries import Weighted
+
+_ADDRESS = " at 0x[0-9a-f]+"
 
 
 class ByolLearning(SharedWeights):
@@ -49,10 +51,13 @@ class ByolLearning(SharedWeights):
             **told,
         )
 
+    def _forget(self):
+        learned = ("pretrained_weights_", "history_", "targets_", "training_state_")
+        for name in (*learned, "mean_", "std_"):
+            vars(self).pop(name, None)
+
     def _learn_statistics(self, X):
         """Set ``mean_`` and ``std_``, in one pass over X if they are not given."""
-        for name in ("mean_", "std_"):
-            vars(self).pop(name, None)
         if self.normalize == "fit":
             self.mean_, self.std_ = self._measure(X)
         elif self.normalize != "clip":
@@ -90,22 +95,45 @@ class ByolLearning(SharedWeights):
                 f"X has n_samples={len(X)}, and pretraining compares clips with each "
                 "other. Give two at least, better thousands."
             )
-        state = getattr(self, "training_state_", None) if once else None
+        state = self._state_to_go_on_from() if once else None
+        seed = seed_of(self.random_state, None if once else self.checkpoint_dir)
         result = pretrain_byol(
-            self._initial_encoder(once),
+            self._initial_encoder(once, seed),
             ByolFrontend(self.frontend),
             X,
-            self._training_settings(once, state),
+            self._training_settings(once, state, seed),
             state=state,
             handcrafted=None if self.handcrafted is None else clone(self.handcrafted),
             normalization=self._statistics_to_train_with(once),
         )
-        self.pretrained_weights_ = HeldWeights.of(result.state_dict)
+        self.pretrained_weights_ = HeldWeights.of(
+            result.state_dict, self.encoder, self._encoder_width(), self.frontend
+        )
         self.mean_, self.std_ = float(result.mean), float(result.std)
         self.history_, self.targets_ = result.history, result.targets
         vars(self).pop("training_state_", None)
         if once:
-            self.training_state_ = result.state
+            self.training_state_ = {**result.state, "parameters": self._sizes()}
+
+    def _sizes(self):
+        """Return the parameters that decide the sizes of what is trained."""
+        names = ("projection_size", "hidden_size", "crop_seconds")
+        hybrid = self.handcrafted is not None and self.alpha > 0
+        return {
+            **{name: getattr(self, name) for name in names},
+            "mixup": "above 0" if self.mixup > 0 else 0.0,
+            # Where functions lie says nothing about them.
+            "handcrafted": re.sub(_ADDRESS, "", repr(self.handcrafted))
+            if hybrid
+            else None,
+        }
+
+    def _state_to_go_on_from(self):
+        state = getattr(self, "training_state_", None)
+        if state is not None:
+            remedy = "partial_fit needs the same; set them back, or call fit."
+            check_unchanged(state["parameters"], self._sizes(), remedy)
+        return state
 
     def _statistics_to_train_with(self, once):
         """Return mean and deviation, None if they are to be learned."""
@@ -116,12 +144,12 @@ class ByolLearning(SharedWeights):
             known = self.mean_, self.std_
         return known
 
-    def _training_settings(self, once, state):
+    def _training_settings(self, once, state, seed):
         from skaudioemb.pretraining.byol import BYOLSettings
 
         names = {field.name for field in fields(BYOLSettings)}
         params = {k: v for k, v in self.get_params(deep=False).items() if k in names}
-        params["seed"] = check_random_state(self.random_state).randint(2**31)
+        params["seed"] = seed
         params["device"] = str(devices.resolve_device(self.device))
         if self.dtype == "float16":
             # Gradients would underflow in it.
@@ -129,23 +157,24 @@ class ByolLearning(SharedWeights):
         if once:
             done = 0 if state is None else len(state["history"])
             params.update(max_epochs=done + 1, checkpoint_dir=None)
+        elif self.max_epochs == 0:
+            # There is nothing to keep, nor to take from a folder but the seed.
+            params["checkpoint_dir"] = None
         return BYOLSettings(**params)
 
-    def _initial_encoder(self, once):
+    def _initial_encoder(self, once, seed):
         """Return the network that pretraining starts from."""
         import torch
 
         from skaudioemb.encoders.byol import make_byol_encoder
 
         continued = (once or self.warm_start) and self._is_pretrained()
-        seed = check_random_state(self.random_state).randint(2**31)
+        given = self._weights() if continued or self.weights is not None else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = make_byol_encoder(self.encoder, self._encoder_width())
-        if not continued:
-            vars(self).pop("pretrained_weights_", None)
-        if continued or self.weights is not None:
-            network.load_state_dict(self._weights().state())
+        if given is not None:
+            network.load_state_dict(given.state())
         return network
 
 

@@ -51,7 +51,8 @@ class BYOLS(BYOLA):
         AudioNTT encoders this changes nothing but the memory that is needed; to others
         it limits what a frame can see. None sets no limit.
     max_epochs : int, default=100
-        Epochs of pretraining; one random crop of every recording an epoch.
+        Epochs of pretraining; one random crop of every recording an epoch. 0 leaves
+        the random weights, for comparison.
     batch_size : int, default=256
         Crops in one step of pretraining.
     lr : float, default=3e-4
@@ -75,9 +76,12 @@ class BYOLS(BYOLA):
     alpha : float, default=1.0
         Weight of the loss on handcrafted targets.
     beta : float, default=1.0
-        Weight of BYOL's own loss.
+        Weight of BYOL's own loss beside that; without handcrafted targets it is the
+        only one, and has no weight.
     checkpoint_dir : str, path-like or None, default=None
-        Where pretraining is saved after every epoch, to go on from after a kill.
+        Where pretraining is saved after every epoch, to go on from after a kill; with
+        ``random_state=None`` by the seed that was drawn then. Every training needs a
+        folder of its own, so also each candidate and fold of a search.
     warm_start : bool, default=False
         Whether ``fit`` pretrains from the weights that there are.
     n_threads : int or None, default=None
@@ -110,11 +114,13 @@ class BYOLS(BYOLA):
     pretrained_weights_ : HeldWeights
         The encoder's weights, if ``fit`` pretrained it.
     history_ : list of dict
-        Loss and figures of each epoch, if ``fit`` pretrained it.
+        Loss and figures of each epoch, if ``fit`` pretrained it; or of each call of
+        :meth:`partial_fit` since the latest ``fit``.
     targets_ : HandcraftedTargets or None
         The fitted handcrafted targets, if ``fit`` pretrained it.
     training_state_ : dict
-        From which :meth:`partial_fit` goes on.
+        From which :meth:`partial_fit` goes on. Only that leaves it, with all
+        spectrograms that may be mixed in: about 50 MB in a pickle.
     n_features_in_ : int
         Samples of each clip, if X was a 2-D array.
     n_layers_ : int

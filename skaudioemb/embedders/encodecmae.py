@@ -118,7 +118,9 @@ class EncodecMAE(EncodecMAELearning):
         Which frames are clustered, in the words of ``stream``: those of the first
         release, which are also the second's default, or what embeddings are.
     checkpoint_dir : str, path-like or None, default=None
-        Where training is saved after every epoch, to go on from after a kill.
+        Where training is saved after every epoch, to go on from after a kill; with
+        ``random_state=None`` by the seed that was drawn then. Every training needs a
+        folder of its own, so also each candidate and fold of a search.
     n_threads : int or None, default=None
         Threads that decode recordings during training; None leaves it to the number
         of processors.
@@ -150,9 +152,11 @@ class EncodecMAE(EncodecMAELearning):
         The encoder's weights, if ``fit`` trained it.
     history_ : list of dict
         Of each epoch of training ``loss``, its parts ``masked`` and ``visible``,
-        ``seconds`` and ``stage``, which is 1 in self-training.
+        ``seconds``, ``waiting``, the share of them spent waiting for data, and
+        ``stage``, which is 1 in self-training; or of each call of
+        :meth:`partial_fit` since the latest ``fit``.
     training_state_ : dict
-        From which :meth:`partial_fit` goes on.
+        From which :meth:`partial_fit` goes on. Only that leaves it.
     seed_ : int
         What random weights were drawn with.
     n_features_in_ : int

@@ -4,13 +4,18 @@ import os
 from dataclasses import fields
 from numbers import Integral, Real
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skaudioemb import devices
 from skaudioemb.embedders.base import Embedder
-from skaudioemb.embedders.sharing import SharedWeights
+from skaudioemb.embedders.sharing import (
+    SharedWeights,
+    check_unchanged,
+    seed_of,
+    unchanged_on_failure,
+)
 from skaudioemb.summaries import resolve_layers
 
 _COUNT = Interval(Integral, 1, None, closed="left")
@@ -84,7 +89,8 @@ class EncodecMAELearning(SharedWeights, Embedder):
         Raises
         ------
         ValueError
-            If a parameter, the weights or a row of a 2-D X is not valid.
+            If a parameter, the weights or a row of a 2-D X is not valid, or if
+            ``warm_start`` is to go on from weights of other parameters.
         OSError
             If the checkpoint or the codec cannot be found.
         AudioError
@@ -93,13 +99,14 @@ class EncodecMAELearning(SharedWeights, Embedder):
             If the training diverges.
         """
         self._validate_params()
-        if not self.warm_start:
-            self._forget()
-        if self._learns():
-            self._pretrain(self._check_clips(X, reset=True))
-        elif self.checkpoint is None and not self._is_pretrained():
-            self.seed_ = self._seed()
-        return super().fit(X)
+        with unchanged_on_failure(self):
+            if not self.warm_start:
+                self._forget()
+            if self._learns():
+                self._pretrain(self._check_clips(X, reset=True))
+            elif self.checkpoint is None and not self._is_pretrained():
+                self.seed_ = self._seed(self.checkpoint_dir)
+            return super().fit(X)
 
     def partial_fit(self, X, y=None):
         """Pretrain for one more epoch on X, from the weights that there are.
@@ -117,15 +124,24 @@ class EncodecMAELearning(SharedWeights, Embedder):
         -------
         self : object
             The embedder. Decoder and optimiser are kept as ``training_state_``.
-            Self-training is no part of it, nor are checkpoints.
+            Self-training is no part of it, nor are checkpoints. After :meth:`fit`,
+            which keeps none, the first call begins with a new decoder and a new
+            ``history_``.
+
+        Raises
+        ------
+        ValueError
+            If parameters are others than in earlier calls that decide what networks
+            and targets are like.
         """
         self._validate_params()
-        X = self._check_clips(X, reset=not hasattr(self, "n_features_in_"))
-        if self._learns():
-            self._pretrain(X, True)
-        elif self.checkpoint is None:
-            self.seed_ = self._seed()
-        return super().fit(X)
+        with unchanged_on_failure(self):
+            X = self._check_clips(X, reset=not hasattr(self, "n_features_in_"))
+            if self._learns():
+                self._pretrain(X, True)
+            elif self.checkpoint is None:
+                self.seed_ = self._seed()
+            return super().fit(X)
 
     def save_weights(self, path):
         """Write the encoder's weights, and those of a codec that it hears.
@@ -157,7 +173,7 @@ class EncodecMAELearning(SharedWeights, Embedder):
 
     def _forget(self):
         learned = ("pretrained_weights_", "history_", "training_state_", "seed_")
-        for name in learned:
+        for name in (*learned, "_learned_with"):
             vars(self).pop(name, None)
 
     def _learns(self):
@@ -209,13 +225,13 @@ class EncodecMAELearning(SharedWeights, Embedder):
             bool(self.share_feedforward),
         )
 
-    def _seed(self):
+    def _seed(self, folder=None):
         """Return the seed of weights and training; a number is its own."""
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         if hasattr(self, "seed_"):
             return self.seed_
-        return int(check_random_state(self.random_state).randint(2**31))
+        return seed_of(self.random_state, folder)
 
     def _pretrain(self, X, once=False):
         """Train the encoder; for one epoch from what there is if ``once``."""
@@ -225,10 +241,13 @@ class EncodecMAELearning(SharedWeights, Embedder):
         from skaudioemb.encoders.encodecmae_weights import HeldWeights
         from skaudioemb.pretraining.encodecmae import pretrain_encodecmae
 
-        self.seed_ = self._seed()
+        self.seed_ = self._seed(None if once else self.checkpoint_dir)
+        if self._is_pretrained():
+            remedy = "Set them back, or call fit without warm_start."
+            check_unchanged(self._learned_with, self._encoder_parameters(), remedy)
         spec, codec = self._load_codec()
         resolve_layers(self.layers, spec.n_layers)
-        state = getattr(self, "training_state_", None) if once else None
+        state = self._state_to_go_on_from() if once else None
         result = pretrain_encodecmae(
             spec.network(),
             spec.load_front_end(torch.device("cpu")),
@@ -241,9 +260,55 @@ class EncodecMAELearning(SharedWeights, Embedder):
             result.state_dict, spec.size, input_heard(spec)
         )
         self.history_ = result.history
+        self._learned_with = self._encoder_parameters()
         vars(self).pop("training_state_", None)
         if once:
-            self.training_state_ = result.state
+            parameters = self._training_parameters()
+            self.training_state_ = {**result.state, "parameters": parameters}
+
+    def _encoder_parameters(self):
+        """Return the parameters that the encoder is made by, if it is made here."""
+        from skaudioemb.encoders.encodecmae_network import make_size
+
+        if self.checkpoint is not None:
+            return {}
+        told = {
+            "size": make_size(self.size)._asdict(),
+            "share_feedforward": bool(self.share_feedforward),
+            "front_end": self.front_end,
+        }
+        if self.front_end == "codec":
+            told["codec"] = os.fspath(self.codec)
+        return told
+
+    def _training_parameters(self):
+        """Return the parameters that decide decoder and targets."""
+        decoder = ("share_feedforward", "n_decoder_layers", "mask_token")
+        told = {name: getattr(self, name) for name in (*decoder, "n_codebooks")}
+        told |= {"targets": self.targets, "gamma": self._plain_gamma()}
+        if self.targets == "mel":
+            return {**told, "n_codes": self.n_codes}
+        return {**told, "codec": os.fspath(self.codec)}
+
+    def _state_to_go_on_from(self):
+        state = getattr(self, "training_state_", None)
+        if state is not None:
+            remedy = "partial_fit needs the same; set them back, or call fit."
+            check_unchanged(state["parameters"], self._training_parameters(), remedy)
+        return state
+
+    def _plain_gamma(self):
+        if isinstance(self.gamma, str):
+            return self.gamma
+        weights = np.asarray(self.gamma)
+        good = weights.ndim == 1 and weights.dtype.kind in "iuf"
+        if not good or (weights < 0).any() or not 0 < weights.sum() < np.inf:
+            raise ValueError(
+                f"gamma={self.gamma!r} are no weights of codebooks. Give one number "
+                f"for each of n_codebooks={self.n_codebooks}, none negative and not "
+                "all 0, or 'auto' or 'uniform'."
+            )
+        return tuple(map(float, weights))
 
     def _load_codec(self):
         """Return the spec to start from, and the codec whose codes are targets."""
@@ -271,8 +336,7 @@ class EncodecMAELearning(SharedWeights, Embedder):
         params = {k: v for k, v in self.get_params(deep=False).items() if k in names}
         params["seed"] = self.seed_
         params["device"] = str(devices.resolve_device(self.device))
-        if not isinstance(self.gamma, str):
-            params["gamma"] = tuple(map(float, self.gamma))
+        params["gamma"] = self._plain_gamma()
         if self.dtype == "float16":
             # Gradients would underflow in it.
             params["dtype"] = "float32"

@@ -1,9 +1,11 @@
 """Files of BYOL weights: found, fetched, described, and written.
 
-A JSON file of the same name may tell front end and statistics, which tensors cannot.
+A JSON file of the same name may tell front end and statistics, which tensors cannot;
+files that are saved here tell them themselves, should they be parted from it.
 """
 
 import functools
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -14,10 +16,11 @@ from skaudioemb.encoders.byol import ENCODERS
 from skaudioemb.encoders.byol_frontend import FRONTENDS
 from skaudioemb.encoders.byol_published import PUBLISHED
 from skaudioemb.encoders.byol_tensors import digest_of, family_of, read
-from skaudioemb.encoders.checkpoint import fetch, folder_of, read_json, stamp_of
+from skaudioemb.encoders.checkpoint import fetch, folder_of, stamp_of
 from skaudioemb.encoders.saved_weights import (
     WEIGHTS_FILE,
     check_version,
+    read_told,
     sidecar_of,
     write,
 )
@@ -85,16 +88,23 @@ class HeldWeights:
     ----------
     digest : str
         Names their content.
+    description : Description or None
+        What they were trained as, if that is known.
     """
 
     digest: str
     _state: dict = field(compare=False, repr=False)
+    description: Description | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, state):
+    def of(cls, state, encoder=None, n_features=None, frontend=None):
         """Return the weights of a state dict, on the CPU."""
         state = {name: value.detach().cpu().clone() for name, value in state.items()}
-        return cls(digest_of(state), state)
+        digest = digest_of(state)
+        told = None
+        if encoder is not None:
+            told = Description(encoder, n_features, digest, frontend)
+        return cls(digest, state, told)
 
     def state(self):
         """Return the encoder's state dict."""
@@ -204,37 +214,50 @@ def _stamps(path):
 def _describe(stamp, sidecar_stamp):
     path = Path(stamp[0])
     encoder, n_features, state = read(path)
-    told = {} if sidecar_stamp is None else _read_sidecar(Path(sidecar_stamp[0]))
+    told, source = _told_of(path, sidecar_stamp)
     stated, width = told.pop("encoder", encoder), told.pop("n_features", None)
     other_width = n_features is not None and width not in (None, n_features)
     if family_of(stated) != encoder or other_width:
         raise ValueError(
-            f"{sidecar_stamp[0]!r} tells of {stated!r} with {width} features, but "
-            f"{str(path)!r} beside it holds {encoder!r} with {n_features}. They "
-            "do not belong together; save the weights again."
+            f"{str(source)!r} tells of {stated!r} with {width} features, but the "
+            f"weights in {str(path)!r} are of {encoder!r} with {n_features}. They do "
+            "not belong together; save the weights again."
         )
     return Description(stated, n_features, digest_of(state), **told)
 
 
-def _read_sidecar(path):
-    if path.suffix == ".csv":
-        return _read_statistics(path)
-    content = read_json(path)
+def _told_of(path, sidecar_stamp):
+    """Return what is told of weights beside them or with them, and where."""
+    if sidecar_stamp is not None and sidecar_stamp[0].endswith(".csv"):
+        source = Path(sidecar_stamp[0])
+        return _read_statistics(source), source
+    content, source = read_told(path)
+    return {} if content is None else _checked(content, source), source
+
+
+def _checked(content, path):
     fields = ("encoder", "n_features", "frontend", "mean", "std")
     told = {name: content.get(name) for name in fields}
-    numbers = all(isinstance(told[name], int | float | None) for name in fields[-2:])
     if (
         content.get("format") != FORMAT
         or told["encoder"] not in ENCODERS
         or told["frontend"] not in FRONTENDS
-        or not numbers
+        or not _are_statistics(told["mean"], told["std"])
     ):
         raise ValueError(
-            f"{str(path)!r} beside the weights is not as save_weights writes it. Save "
-            "the weights again, or move it away to use them without."
+            f"What {str(path)!r} tells of the weights is not as save_weights writes "
+            "it. Save the weights again, or move a JSON file away to use them without."
         )
     check_version(path, content, VERSION)
     return told
+
+
+def _are_statistics(mean, std):
+    """Tell whether these are a mean and a deviation, or neither of them is known."""
+    if mean is None or std is None:
+        return mean is std
+    numbers = all(type(value) in (int, float) for value in (mean, std))
+    return numbers and math.isfinite(mean) and 0 < std < math.inf
 
 
 def _read_statistics(path):
@@ -242,6 +265,8 @@ def _read_statistics(path):
     try:
         names, values = path.read_text(encoding="utf-8").split()[:2]
         told = dict(zip(names.split(","), map(float, values.split(",")), strict=True))
+        if not _are_statistics(told["mean"], told["std"]):
+            raise ValueError("mean and a deviation above 0 are needed")
         return {"mean": told["mean"], "std": told["std"]}
     except (ValueError, KeyError) as error:
         raise ValueError(

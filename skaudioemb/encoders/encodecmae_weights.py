@@ -1,7 +1,7 @@
 """Weights of EncodecMAE that were learned here: held, saved, and found again.
 
-A file of theirs is whole: a codec that the encoder hears lies in it too, and the JSON
-file beside it tells the number of heads.
+A file of theirs is whole: a codec that the encoder hears lies in it too, and so does
+what tensors do not tell, as the number of heads. A JSON file beside it tells that too.
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch
 from skaudioemb.encoders import encodecmae_checkpoint as published
 from skaudioemb.encoders import saved_weights
 from skaudioemb.encoders.byol_tensors import digest_of
-from skaudioemb.encoders.checkpoint import read_json, stamp_of
+from skaudioemb.encoders.checkpoint import stamp_of
 from skaudioemb.encoders.encodecmae_inputs import (
     CODEC_PREFIX,
     FRONT_ENDS,
@@ -84,12 +84,8 @@ class SavedWeights:
     def _told(self):
         path = Path(self.path)
         sidecar = saved_weights.sidecar_of(path)
-        if not sidecar.is_file():
-            raise ValueError(
-                f"Beside {self.path!r} there is no {sidecar.name}, which tells the "
-                "number of heads. Keep the two files that save_weights writes together."
-            )
-        return _describe(stamp_of(path), stamp_of(sidecar))
+        stamp = stamp_of(sidecar) if sidecar.is_file() else None
+        return _describe(stamp_of(path), stamp)
 
     @property
     def digest(self):
@@ -132,21 +128,35 @@ class _Told(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _describe(stamp, sidecar_stamp):
-    path, sidecar = Path(stamp[0]), Path(sidecar_stamp[0])
-    content = read_json(sidecar)
-    numbers = [content.get(name) for name in (*Size._fields, "sample_rate", "version")]
+    path = Path(stamp[0])
+    content, source = saved_weights.read_told(path)
+    if content is None:
+        raise ValueError(
+            f"Beside {str(path)!r} there is no {saved_weights.sidecar_of(path).name}, "
+            "which tells the number of heads, nor does the file itself tell it. Keep "
+            "the two files that save_weights writes together."
+        )
+    numbers = [content.get(name) for name in (*Size._fields, "sample_rate")]
     if (
         content.get("format") != FORMAT
         or content.get("front_end") not in FRONT_ENDS
-        or not all(isinstance(number, int) and number > 0 for number in numbers)
+        or not all(type(number) is int and number > 0 for number in numbers)
     ):
         raise ValueError(
-            f"{str(sidecar)!r} does not tell of an EncodecMAE as save_weights writes "
+            f"{str(source)!r} does not tell of an EncodecMAE as save_weights writes "
             f"it. Give a folder or file of EncodecMAE's, or a published "
             f"{published.WEIGHTS_FILE}."
         )
-    saved_weights.check_version(sidecar, content, VERSION)
-    digest = digest_of(_encoder_of(read(path)))
+    saved_weights.check_version(source, content, VERSION)
+    state = read(path)
+    own = _encoder_of(state)
+    if (len(own) < len(state)) != (content["front_end"] == "codec"):
+        holds = "a codec" if len(own) < len(state) else "no codec"
+        raise ValueError(
+            f"{str(source)!r} tells of front_end={content['front_end']!r}, but "
+            f"{str(path)!r} holds {holds}. Save the weights again."
+        )
+    digest = digest_of(own)
     return _Told(Size(*numbers[:4]), content["front_end"], numbers[4], digest)
 
 

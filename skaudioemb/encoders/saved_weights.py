@@ -1,11 +1,17 @@
-"""Weights as safetensors, with a JSON file beside them for what tensors cannot tell."""
+"""Weights as safetensors, with a JSON file beside them for what tensors cannot tell.
+
+The same lies in the file of weights too, for the day when the two are parted.
+"""
 
 import json
 import os
 from pathlib import Path
 
+from skaudioemb.encoders.checkpoint import read_json
+
 WEIGHTS_FILE = "model.safetensors"
 SIDECAR_FILE = "config.json"
+_KEY = "skaudioemb"
 
 
 def sidecar_of(path):
@@ -21,6 +27,48 @@ def sidecar_of(path):
     if path.name == WEIGHTS_FILE:
         return path.with_name(SIDECAR_FILE)
     return path.with_suffix(".json")
+
+
+def read_told(path):
+    """Return what is told of the weights in a file, and where it is told.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    told : dict or None
+        From the JSON file beside it; if there is none, from the file itself; None if
+        neither tells anything.
+    source : Path
+
+    Raises
+    ------
+    ValueError
+        If one of the two is damaged.
+    """
+    sidecar = sidecar_of(path)
+    if sidecar.is_file():
+        return read_json(sidecar), sidecar
+    if path.suffix != ".safetensors":
+        return None, path
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+        told = None if text is None else json.loads(text)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise _damaged(path, error) from error
+    return told, path
+
+
+def _damaged(path, error):
+    return ValueError(
+        f"{str(path)!r} cannot be read as safetensors ({error}): it is damaged, or "
+        "was not downloaded whole. Get it again."
+    )
 
 
 def read(path):
@@ -41,10 +89,7 @@ def read(path):
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read as safetensors ({error}): it is damaged, or "
-            "was not downloaded whole. Get it again."
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def write(path, state, told):
@@ -63,17 +108,30 @@ def write(path, state, told):
     -------
     files : list of Path
         The two files.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file where a folder is needed.
     """
     from safetensors.torch import save_file
 
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         path = path / WEIGHTS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FileExistsError(
+            f"Weights cannot be saved in {str(path.parent)!r}, for there is a file "
+            "where a folder is needed. Give a folder, or a file that ends in "
+            ".safetensors."
+        ) from error
     # Tensors to be written may lie in the very file that is written over.
     unfinished = path.with_name(f".{path.name}.writing")
     try:
-        save_file({k: v.contiguous() for k, v in state.items()}, unfinished)
+        tensors = {name: value.contiguous() for name, value in state.items()}
+        save_file(tensors, unfinished, metadata={_KEY: json.dumps(told)})
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -96,10 +154,16 @@ def check_version(path, told, known):
     Raises
     ------
     ValueError
-        If it did.
+        If it did, or if that is no version.
     """
-    if told["version"] > known:
+    version = told.get("version")
+    if type(version) is not int or version < 1:
+        raise ValueError(
+            f"{str(path)!r} has version={version!r}, which is no number of a format. "
+            "Save the weights again."
+        )
+    if version > known:
         raise ValueError(
             f"{str(path)!r} was written by a later version of skaudioemb (format "
-            f"{told['version']}, known is {known}). Upgrade skaudioemb."
+            f"{version}, known is {known}). Upgrade skaudioemb."
         )

@@ -1,7 +1,7 @@
 """Pretraining by BYOL for audio, plain (BYOL-A, BYOL-S) and hybrid."""
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +12,15 @@ from skaudioemb.devices import full_precision
 from skaudioemb.pretraining.augmentations import Views
 from skaudioemb.pretraining.byol_task import Byol, ByolTask, prepare
 from skaudioemb.pretraining.data import CropBatches, statistics
+from skaudioemb.pretraining.fingerprints import (
+    digest_of_clips,
+    digest_of_module,
+    digest_of_state,
+    digest_of_targets,
+    plain,
+    plain_settings,
+    stated,
+)
 from skaudioemb.pretraining.handcrafted import MAX_FITTED, HandcraftedTargets
 from skaudioemb.pretraining.trainer import TrainSettings, train
 from skaudioemb.probes.training import seeded
@@ -81,7 +90,9 @@ class BYOLSettings:
         Whether a bad clip ends the training or is left out with a warning.
     checkpoint_dir : str or path or None
         Where the state is saved after each epoch. A training finds its own
-        checkpoint there and goes on from it, with the result of an unbroken one.
+        checkpoint there and goes on from it, with the result of an unbroken one. Each
+        training needs a folder of its own: one with other settings, recordings or
+        initial weights, or for fewer epochs than are done, is refused.
     verbose : int
         Whether a progress bar is shown.
     """
@@ -182,11 +193,17 @@ def pretrain_byol(
         If there are fewer than two clips, crops are too short for the encoder, or a
         checkpoint does not fit.
 
+    Notes
+    -----
+    Recordings are told apart by what is cheap to have, see
+    :func:`skaudioemb.pretraining.fingerprints.digest_of_clips`.
+
     References
     ----------
     Niizumi et al., "BYOL for Audio" (2021); Elbanna et al., "BYOL-S: Learning
     Self-supervised Speech Representations by Bootstrapping" (2022).
     """
+    settings = plain_settings(settings)
     batches = _make_batches(frontend, clips, settings)
     device = torch.device(settings.device)
     shape = _check_crops(encoder, frontend, batches)
@@ -195,7 +212,7 @@ def pretrain_byol(
         mean, std = state["mean"], state["std"]
     else:
         to_mel = partial(_spectrograms, frontend, device)
-        mean, std = normalization or statistics(batches, to_mel)
+        mean, std = plain(normalization or statistics(batches, to_mel))
     targets = None if state is None else state["targets"]
     if handcrafted is None or settings.alpha == 0:
         targets = None
@@ -208,7 +225,9 @@ def pretrain_byol(
         byol = prepare(Byol(encoder, *sizes, settings.tau), device, settings.compile)
         views = _make_views(shape, settings)
         task = ByolTask(byol, frontend, views, mean, std, settings).to(device)
-        about = _describe(settings, batches, encoder, n_outputs, mean, std)
+        about = _describe(settings, batches, encoder, frontend, state, targets)
+        # Rounded, as the last digits may depend on the machine.
+        about |= {"mean": round(mean, 3), "std": round(std, 3)}
         trained = train(task, batches, _train_settings(settings, device, about), state)
     batches.warn_of_bad()
     learned = {"mean": mean, "std": std, "targets": targets}
@@ -256,6 +275,7 @@ def _make_batches(frontend, clips, settings):
         sample_rate=settings.sample_rate,
         n_threads=settings.n_threads,
         on_error=settings.on_error,
+        in_pairs=True,
     )
     if len(batches.clips) < 2:
         raise ValueError(
@@ -289,19 +309,19 @@ def _fit_targets(handcrafted, batches, settings):
     return targets.fit(np.concatenate(parts))
 
 
-def _describe(settings, batches, encoder, n_outputs, mean, std):
+def _describe(settings, batches, encoder, frontend, state, targets):
     """State what a checkpoint and the training that resumes it have in common."""
-    stated = {k: v for k, v in asdict(settings).items() if k not in _FREE}
-    stated = {k: list(v) if isinstance(v, tuple) else v for k, v in stated.items()}
+    if settings.checkpoint_dir is None:
+        return {}
+    begin = encoder.state_dict() if state is None else state["task"]
     return {
-        **stated,
+        **stated(settings, _FREE),
         "n_clips": len(batches.clips),
+        "recordings": digest_of_clips(batches.clips),
+        "frontend": digest_of_module(frontend),
         "encoder": type(encoder).__name__,
-        "n_features": encoder.n_features,
-        "n_outputs": n_outputs,
-        # Of other recordings they would be others.
-        "mean": round(mean, 3),
-        "std": round(std, 3),
+        "initial_weights": digest_of_state(begin),
+        "handcrafted": digest_of_targets(targets),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skaudioemb import audio
+from skaudioemb.encoders.byol_spec import MIN_STD
 from skaudioemb.pretraining.durations import seconds_of
 
 # Formats in which libsndfile finds a place without decoding all before it.
@@ -19,6 +20,8 @@ _SEEKABLE = frozenset(
 )
 # Zero crossings of the resampler's filter to either side, with some to spare.
 _FILTER_CROSSINGS = 70
+# Bad clips that an error lists.
+_N_LISTED = 10
 
 
 class Batch(NamedTuple):
@@ -38,8 +41,7 @@ class CropBatches:
 
     An epoch is one crop of every clip in random order, or as many as fit into it.
     Batches differ in size by at most one crop and are no larger than asked for; only
-    with an odd crop left over one is, as no network with batch normalisation trains
-    on a single crop.
+    where no batch may have a single crop, one with another left over is.
 
     Parameters
     ----------
@@ -67,6 +69,9 @@ class CropBatches:
         Whether a clip of d seconds comes ``max(1, floor(d / crop))`` times an epoch,
         with a crop of its own each time. A clip whose length only decoding would
         tell comes once.
+    in_pairs : bool, default=False
+        Whether a batch has two crops at least, as a network with batch normalisation
+        needs.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class CropBatches:
         targets=None,
         zeros="around",
         by_length=False,
+        in_pairs=False,
     ):
         self.clips = audio.check_clips(clips)
         self.n_samples, self.rate = n_samples, rate
@@ -92,6 +98,7 @@ class CropBatches:
         self.on_error = on_error
         self.targets = targets
         self.zeros = zeros
+        self.in_pairs = in_pairs
         self.items = np.arange(len(self.clips))
         if by_length:
             self.items = np.repeat(self.items, self._crops_of_clips())
@@ -104,8 +111,10 @@ class CropBatches:
 
     def __len__(self):
         """Count the batches of an epoch."""
-        n_crops = len(self.items)
-        return max(1, min(ceil(n_crops / self.batch_size), n_crops // 2))
+        n_batches = ceil(len(self.items) / self.batch_size)
+        if self.in_pairs:
+            n_batches = min(n_batches, len(self.items) // 2)
+        return max(1, n_batches)
 
     def epoch(self, number, limit=None):
         """Yield the batches of an epoch.
@@ -125,6 +134,8 @@ class CropBatches:
         ------
         AudioError
             At a bad clip, if ``on_error="raise"``.
+        ValueError
+            If so many clips are bad that there is no batch.
         """
         rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(len(self.items))[:limit]
@@ -133,13 +144,17 @@ class CropBatches:
         crops = audio.load_ahead(jobs, self._read, n_threads=self.n_threads)
         n_batches = max(1, round(len(self) * len(order) / len(self.items)))
         sizes = [len(part) for part in np.array_split(order, n_batches)]
+        n_yielded = 0
         with closing(self._collate(crops, sizes)) as collated:
             ahead = audio.load_ahead(collated, self._finish, n_threads=1, ahead=2)
             with closing(ahead):
                 for batch in ahead:
                     if isinstance(batch, Exception):
                         raise batch
+                    n_yielded += 1
                     yield batch
+        if n_yielded == 0 and len(order) == len(self.items):
+            raise self.too_few()
 
     def _read(self, job):
         index, place = job
@@ -151,12 +166,20 @@ class CropBatches:
         return crop
 
     def _collate(self, crops, sizes):
+        least = 2 if self.in_pairs and sum(sizes) > 1 else 1
+        rows = []
         try:
             for size in sizes:
-                rows = [self._judge(next(crops)) for _ in range(size)]
-                rows = [row for row in rows if row is not None]
-                if len(rows) > 1 or (rows and size == 1):
+                more = [self._judge(next(crops)) for _ in range(size)]
+                more = [row for row in more if row is not None]
+                # Bad clips may leave a batch too small to stand alone.
+                if min(len(rows), len(more)) >= least:
                     yield rows
+                    rows = more
+                else:
+                    rows = rows + more
+            if len(rows) >= least:
+                yield rows
         finally:
             crops.close()
 
@@ -180,6 +203,17 @@ class CropBatches:
         if self.targets is not None:
             targets = torch.from_numpy(self.targets(crops))
         return Batch(torch.from_numpy(crops), targets, lengths)
+
+    def too_few(self):
+        """Return the ValueError that says which clips are bad, so that few are left."""
+        needed = "two good clips are" if self.in_pairs else "one good clip is"
+        lines = [str(self.bad[index]) for index in sorted(self.bad)]
+        if len(lines) > _N_LISTED:
+            lines[_N_LISTED:] = [f"and {len(lines) - _N_LISTED} more"]
+        return ValueError(
+            f"{len(self.bad)} of {len(self.clips)} clips cannot be used, and of those "
+            f"tried too few are left: at least {needed} needed.\n" + "\n".join(lines)
+        )
 
     def warn_of_bad(self):
         """Warn once of all clips that were left out."""
@@ -320,7 +354,12 @@ def statistics(batches, transform, *, max_clips=10_000):
     Returns
     -------
     mean, std : float
-        The standard deviation is that of a population, at least float32's epsilon.
+        The standard deviation is that of a population, at least ``MIN_STD``.
+
+    Raises
+    ------
+    ValueError
+        If no clip that was looked at is good.
 
     References
     ----------
@@ -338,9 +377,5 @@ def statistics(batches, transform, *, max_clips=10_000):
             mean += distance * n_new / total
             count = total
     if count == 0:
-        raise ValueError(
-            "No clip can be used: see the messages above, or set on_error='raise' to "
-            "have the first."
-        )
-    eps = float(np.finfo(np.float32).eps)
-    return mean, max((moment / count) ** 0.5, eps)
+        raise batches.too_few()
+    return mean, max((moment / count) ** 0.5, MIN_STD)

@@ -23,13 +23,22 @@ def seconds_of(clip, sample_rate=16000):
     Returns
     -------
     seconds : float
+        Of a segment, what the file has of it.
 
     Examples
     --------
     >>> from skaudioemb.pretraining.durations import seconds_of
     >>> seconds_of([0.0] * 8000), seconds_of(("missing.wav", 1.5, 4.0))
-    (0.5, 2.5)
+    (0.5, 0.0)
     """
+    try:
+        seconds = float(_seconds(clip, sample_rate))
+    except (TypeError, ValueError, ArithmeticError):
+        return 0.0
+    return seconds if 0 < seconds < np.inf else 0.0
+
+
+def _seconds(clip, sample_rate):
     if isinstance(clip, str | os.PathLike):
         return _of_file(os.fspath(clip))
     if is_segment(clip):
@@ -42,9 +51,9 @@ def seconds_of(clip, sample_rate=16000):
 
 
 def _of_segment(path, start, end):
-    if end is None:
-        end = _of_file(os.fspath(path))
-    return max(0.0, float(end) - float(start or 0.0))
+    present = _of_file(os.fspath(path))
+    end = present if end is None else min(float(end), present)
+    return end - float(start or 0.0)
 
 
 def _of_dict(clip):

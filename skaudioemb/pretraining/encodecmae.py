@@ -9,6 +9,7 @@ from skaudioemb.devices import full_precision
 from skaudioemb.encoders.encodecmae_checkpoint import under
 from skaudioemb.pretraining.data import CropBatches
 from skaudioemb.pretraining.encodecmae_stages import Stages
+from skaudioemb.pretraining.fingerprints import plain_settings
 from skaudioemb.pretraining.hearing import Hearing
 from skaudioemb.probes.training import seeded
 
@@ -96,7 +97,9 @@ class EncodecMAESettings:
     checkpoint_dir : str or path or None
         Where the state is saved after each epoch, that of the second stage in its
         folder ``self_training``. A training finds its own checkpoint there and goes
-        on from it, with the result of an unbroken one.
+        on from it, with the result of an unbroken one. Each training needs a folder
+        of its own: one with other settings, recordings, codec or initial weights, or
+        for fewer epochs than are done, is refused.
     verbose : int
         Whether a progress bar is shown.
     """
@@ -193,7 +196,12 @@ def pretrain_encodecmae(encoder, front_end, clips, settings, *, codec=None, stat
         If the training diverges.
     ValueError
         If codec and settings do not fit, crops are too short, or a checkpoint or
-        state does not fit.
+        state does not fit; that of the second stage is looked at before the first.
+
+    Notes
+    -----
+    Recordings are told apart by what is cheap to have, see
+    :func:`skaudioemb.pretraining.fingerprints.digest_of_clips`.
 
     References
     ----------
@@ -218,12 +226,14 @@ def pretrain_encodecmae(encoder, front_end, clips, settings, *, codec=None, stat
     >>> len(done.history), done.state_dict.keys() == encoder.state_dict().keys()
     (2, True)
     """
+    settings = plain_settings(settings)
     device = torch.device(settings.device)
     _check(settings, state)
     sources = settings.targets, codec, settings.n_codebooks
     hear = Hearing(front_end, *sources, device)
     batches = _make_batches(clips, hear, settings)
-    stages = Stages(encoder, hear, batches, settings)
+    stages = Stages(encoder, hear, batches, settings, codec=codec, state=state)
+    stages.check()
     earlier = trained = None
     history = []
     if state is not None:

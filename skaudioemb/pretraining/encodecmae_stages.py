@@ -1,6 +1,6 @@
 """The two stages of EncodecMAE's training: what each begins with, and with what."""
 
-from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,6 +10,12 @@ from skaudioemb.encoders.encodecmae_frontends import MelFrontEnd
 from skaudioemb.pretraining.autoencoder import MaskedAutoencoder, size_of
 from skaudioemb.pretraining.checkpoints import load_checkpoint
 from skaudioemb.pretraining.encodecmae_task import EncodecMAETask
+from skaudioemb.pretraining.fingerprints import (
+    digest_of_clips,
+    digest_of_module,
+    digest_of_state,
+    stated,
+)
 from skaudioemb.pretraining.random_projection import RandomProjectionTargets
 from skaudioemb.pretraining.self_training import ClusterTargets
 from skaudioemb.pretraining.targets import shares_of
@@ -19,8 +25,6 @@ from skaudioemb.pretraining.trainer import TrainSettings, train
 SECOND_FOLDER = "self_training"
 # Crops by which streams are weighted, as the paper states, and spectra scaled.
 _N_WEIGHED, _N_SCALED = 150, 2048
-# Crops whose level tells recordings apart.
-_N_LEVEL = 4
 _BETAS = (0.9, 0.95)
 # What may differ between a checkpoint and the training that resumes it.
 _FREE = frozenset(
@@ -50,12 +54,37 @@ class Stages:
     hear : Hearing
     batches : CropBatches
     settings : EncodecMAESettings
+    codec : transformers model or None, default=None
+        What `hear` has its targets from.
+    state : dict or None, default=None
+        `PretrainedEncodecMAE.state` of what is gone on from.
     """
 
-    def __init__(self, encoder, hear, batches, settings):
+    def __init__(self, encoder, hear, batches, settings, *, codec=None, state=None):
         self.encoder, self.hear = encoder, hear
         self.batches, self.settings = batches, settings
+        self.codec, self.state = codec, state
         self.n_codes = settings.n_codes if hear.codec is None else hear.codec.n_codes
+
+    def check(self):
+        """Refuse what does not fit before anything is trained or overwritten.
+
+        Raises
+        ------
+        ValueError
+            If a checkpoint does not fit, be it the second stage's.
+        """
+        settings = self.settings
+        if settings.checkpoint_dir is None:
+            return
+        if self.state is None or self.state["stage"] == 0:
+            load_checkpoint(settings.checkpoint_dir, self._common, settings.max_epochs)
+        if settings.self_train:
+            load_checkpoint(
+                self._second_folder(),
+                self._of_second(),
+                settings.n_self_training_epochs,
+            )
 
     def first(self, state):
         """Train on the targets of codec or spectra.
@@ -71,7 +100,7 @@ class Stages:
             Of the trainer.
         """
         folder = self.settings.checkpoint_dir
-        about, saved = self._saved(folder)
+        about, saved = self._saved(folder, lambda: self._common)
         heads = {"targets": (self.settings.n_codebooks, self.n_codes)}
         network = self._network(self.encoder, heads, self.settings.seed)
         projection, gamma = self._projection(), torch.ones(self.settings.n_codebooks)
@@ -96,14 +125,16 @@ class Stages:
         trained : dict
             Of the trainer.
         """
-        settings, folder = self.settings, self.settings.checkpoint_dir
-        folder = None if folder is None else Path(folder) / SECOND_FOLDER
-        about, saved = self._saved(folder, second=True)
+        settings, folder = self.settings, self._second_folder()
+        if earlier is None:
+            own = under(state["task"], "clusters.teacher.")
+        else:
+            own = under(earlier["task"], "network.encoder.")
+        about, saved = self._saved(folder, lambda: self._of_second(own))
         known = saved or state
         n_centres = 0 if known is None else len(known["task"]["clusters.centres"])
         clusters = ClusterTargets(self.encoder, settings.teacher_stream, n_centres)
         if known is None:
-            own = under(earlier["task"], "network.encoder.")
             clusters.teacher.load_state_dict(own)
             clusters.to(self.hear.device).learn(
                 self.batches,
@@ -191,33 +222,45 @@ class Stages:
         )
         return train(task, self.batches, options, state)
 
-    def _saved(self, folder, second=False):
+    def _saved(self, folder, state_about):
         """Return what a checkpoint has to state, and its content, if there is any."""
         if folder is None:
             return {}, None
-        about = self._fingerprint(second)
+        about = state_about()
         return about, load_checkpoint(folder, about)
 
-    def _fingerprint(self, second):
-        """State what a checkpoint and the training that resumes it have in common."""
-        left_out = _FREE if second else _FREE | _SECOND
-        stated = {k: v for k, v in asdict(self.settings).items() if k not in left_out}
-        stated = {k: list(v) if isinstance(v, tuple) else v for k, v in stated.items()}
-        if second:
-            # The teacher is of so many epochs.
-            stated["max_epochs"] = self.settings.max_epochs
+    def _second_folder(self):
+        folder = self.settings.checkpoint_dir
+        return None if folder is None else Path(folder) / SECOND_FOLDER
+
+    @cached_property
+    def _common(self):
+        """What a checkpoint and the training that resumes it have in common."""
+        begin = self.encoder.state_dict()
+        if self.state is not None:
+            begin = self.state["training"]["task"]
+        codec = None if self.hear.codec is None else digest_of_module(self.codec)
         return {
-            **stated,
+            **stated(self.settings, _FREE | _SECOND),
             "n_clips": len(self.batches.clips),
             "n_crops": len(self.batches.items),
-            "level": self._level(),
-            "front_end": type(self.hear.front_end).__name__,
+            "recordings": digest_of_clips(self.batches.clips),
+            "front_end": digest_of_module(self.hear.front_end),
+            "codec": codec,
             "size": list(size_of(self.encoder)),
             "n_codes": self.n_codes,
+            "initial_weights": digest_of_state(begin),
         }
 
-    def _level(self):
-        """Return a figure that would be another of other recordings."""
-        parts = self.batches.epoch(0, limit=_N_LEVEL)
-        squares = [batch.waveforms.square().mean().item() for batch in parts]
-        return round(sum(squares) ** 0.5, 4)
+    def _of_second(self, teacher=None):
+        """State the same of the second stage, with its teacher if it is known yet."""
+        everything = stated(self.settings, ())
+        about = {
+            **self._common,
+            **{name: everything[name] for name in sorted(_SECOND)},
+            # The teacher is of so many epochs.
+            "max_epochs": self.settings.max_epochs,
+        }
+        if teacher is not None:
+            about["teacher"] = digest_of_state(teacher)
+        return about

@@ -1,9 +1,12 @@
 """Targets of hybrid training: hand-made features of each crop, brought to one scale."""
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import clone
 
 MAX_FITTED = 2048  # crops by which features are fitted and scaled
+# Beyond it, squares would overflow.
+_LARGEST = 1e100
 
 
 class HandcraftedTargets:
@@ -97,7 +100,7 @@ class HandcraftedTargets:
         Returns
         -------
         targets : ndarray of shape (n_clips, n_targets), float32
-            NaN and infinity count as the feature's mean.
+            NaN, infinity and magnitudes above 1e100 count as the feature's mean.
         """
         raw = self._raw(crops)[:, self.kept_]
         scaled = (np.where(np.isfinite(raw), raw, self.mean_) - self.mean_) / self.std_
@@ -108,11 +111,14 @@ class HandcraftedTargets:
         return np.where(np.isfinite(raw), raw, 0.0)
 
     def _raw(self, crops):
-        features = np.asarray(self.transformer_.transform(crops), np.float64)
+        features = self.transformer_.transform(crops)
+        if issparse(features):
+            features = features.toarray()
+        features = np.asarray(features, np.float64)
         if features.ndim != 2 or len(features) != len(crops):
             raise ValueError(
                 f"handcrafted={self.transformer!r} gives an array of shape "
                 f"{features.shape} for {len(crops)} crops: it has to give one row of "
                 "features a crop."
             )
-        return features
+        return np.where(np.abs(features) > _LARGEST, np.nan, features)

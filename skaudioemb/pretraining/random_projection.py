@@ -77,8 +77,8 @@ class RandomProjectionTargets(nn.Module):
             mean, count = mean + distance * len(values) / total, total
         if count == 0:
             raise ValueError(
-                "No clip can be used: see the messages above, or set on_error='raise' "
-                "to have the first."
+                "There is no frame to learn from: no clip can be used. Set "
+                "on_error='raise' to see why."
             )
         deviation = (moment / count).sqrt()
         # A feature that never changes stays at zero, whatever rounding makes of it.

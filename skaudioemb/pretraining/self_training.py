@@ -19,8 +19,8 @@ class ClusterTargets(nn.Module):
         Which frames are clustered: those of the last layer's normalised stream, as
         in the first release of the published code; or the sum of both streams, which
         is the embedding.
-    n_centres : int
-        None before :meth:`learn`, that of what is to be loaded else.
+    n_centres : int, default=0
+        Of what is to be loaded; 0 before :meth:`learn`.
 
     References
     ----------
@@ -84,6 +84,11 @@ class ClusterTargets(nn.Module):
         Returns
         -------
         self : ClusterTargets
+
+        Raises
+        ------
+        ValueError
+            If no clip that was looked at is good.
         """
         rng = np.random.default_rng([seed, 1])
         n_crops = min(n_frames, len(batches.items))
@@ -96,6 +101,8 @@ class ClusterTargets(nn.Module):
             ):
                 chosen = rng.permutation(int(count))[: -(-n_frames // n_crops)]
                 drawn.append(frames[torch.from_numpy(chosen).to(frames.device)].cpu())
+        if not drawn:
+            raise batches.too_few()
         frames = torch.cat(drawn).numpy()
         frames = frames[rng.permutation(len(frames))[:n_frames]]
         self.centres = fit_centres(frames, n_clusters, seed).to(self.centres)

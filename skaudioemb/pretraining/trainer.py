@@ -7,6 +7,7 @@ is drawn from generators that :func:`train` seeds anew at the start of each epoc
 that an epoch depends on the state before it and on its number alone.
 """
 
+import copy
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +19,12 @@ from skorch.callbacks import Callback
 from torch import nn
 from tqdm.auto import tqdm
 
-from skaudioemb.pretraining.checkpoints import load_checkpoint, save_checkpoint
+from skaudioemb.pretraining.checkpoints import (
+    load_checkpoint,
+    remove_unfinished,
+    save_checkpoint,
+)
+from skaudioemb.pretraining.fingerprints import plain_settings
 from skaudioemb.probes.training import seeded
 
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
@@ -72,7 +78,8 @@ class TrainSettings:
     dtype : {"float32", "bfloat16"}
         With bfloat16, forward passes run under autocast; on CUDA only.
     checkpoint_dir : str or path or None
-        Where the state is saved after each epoch, and resumed from.
+        Where the state is saved after each epoch, and resumed from; of one training
+        at a time.
     fingerprint : dict
         What a checkpoint has to have in common with this training; numbers, strings,
         None, and lists of them.
@@ -118,11 +125,16 @@ def train(task, batches, settings, state=None):
     FloatingPointError
         If the loss becomes NaN or infinite.
     ValueError
-        If the checkpoint cannot be read or is of another training.
+        If the checkpoint cannot be read, is of another training, or has more epochs
+        than ``max_epochs``.
     """
-    if settings.checkpoint_dir is not None:
-        saved = load_checkpoint(settings.checkpoint_dir, settings.fingerprint)
+    # A checkpoint with numpy's numbers in it would not be read again.
+    settings = plain_settings(settings)
+    folder = settings.checkpoint_dir
+    if folder is not None:
+        saved = load_checkpoint(folder, settings.fingerprint, settings.max_epochs)
         state = saved or state
+        remove_unfinished(folder)
     net = PretrainingNet(
         task,
         criterion=nn.Identity,
@@ -200,7 +212,8 @@ class PretrainingNet(NeuralNet):
         state : dict
         """
         self.module_.load_state_dict(state["task"])
-        self.optimizer_.load_state_dict(state["optimizer"])
+        # Else the caller's own tensors would be trained on.
+        self.optimizer_.load_state_dict(copy.deepcopy(state["optimizer"]))
         for group in self.optimizer_.param_groups:
             group["lr"] = self.lr
         for epoch in state["history"]:
