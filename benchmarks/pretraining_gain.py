@@ -95,6 +95,7 @@ def make_embedder(arguments, seed, max_epochs):
     }
     if arguments.model == "byols":
         return BYOLS(
+            arguments.encoder,
             n_features=arguments.width,
             crop_seconds=0.95,
             projection_size=128,
@@ -148,6 +149,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--also", type=Path)
     parser.add_argument("--model", choices=("byols", "encodecmae"), default="byols")
+    parser.add_argument("--encoder", default="audiontt2020", help="of byols")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)

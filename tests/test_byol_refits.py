@@ -149,7 +149,7 @@ class TestChangedParameters:
             ({"mixup": 0.0}, r"has mixup='above 0', but mixup=0\.0"),
             (
                 {"handcrafted": LogMel(8)},
-                r"handcrafted=None, but .*LogMel\(n_mels=8",
+                r"handcrafted=None, but .*LogMel\(.*n_mels=8",
             ),
         ],
     )
@@ -164,7 +164,7 @@ class TestChangedParameters:
     def test_other_handcrafted_targets(self, X):
         embedder = BYOLA(**TINY, handcrafted=LogMel(8)).partial_fit(X)
         assert len(embedder.partial_fit(X).history_) == 2
-        with pytest.raises(ValueError, match=r"LogMel\(n_mels=8\).*LogMel\(n_mels=9"):
+        with pytest.raises(ValueError, match=r"n_mels=8.*LogMel\(.*n_mels=9"):
             embedder.set_params(handcrafted__n_mels=9).partial_fit(X)
 
     def test_what_may_change(self, X):

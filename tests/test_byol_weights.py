@@ -77,3 +77,10 @@ def test_a_file_in_the_way(saved, tmp_path):
 def change(folder, **changes):
     sidecar = folder / "w.json"
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
+
+
+def test_a_width_of_numpy(clips, tmp_path):
+    byol = BYOLA(n_features=np.int64(24), max_epochs=0, random_state=0).fit(clips)
+    byol.save_weights(tmp_path / "weights")
+    read = BYOLA(weights=tmp_path / "weights", normalize="weights")
+    np.testing.assert_array_equal(read.transform(clips), byol.transform(clips))

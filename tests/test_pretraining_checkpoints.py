@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 import soundfile
 import torch
 from sklearn.decomposition import PCA
-from sklearn.pipeline import FeatureUnion
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.random_projection import GaussianRandomProjection
 
+from skaudioemb import LogMel
 from skaudioemb.pretraining.byol import BYOLSettings
 from skaudioemb.pretraining.checkpoints import load_checkpoint, saved_seed
 from skaudioemb.pretraining.checkpoints import save_checkpoint as save
 from skaudioemb.pretraining.fingerprints import (
+    describe_transformer,
     digest_of_clips,
     digest_of_module,
     digest_of_state,
@@ -219,3 +223,35 @@ def test_hand_made_targets_are_told_by_parameters_and_scale():
     assert digest(pairs[0]) == digest(pairs[1])
     assert digest(kinds[0], 2 * crops) != digests[0]
     assert digest_of_targets(None) is None
+
+
+def test_transformers_are_told_by_what_they_give():
+    def described(seed, columns, n_jobs):
+        parts = [("mel", LogMel(n_jobs=n_jobs)), ("scaled", StandardScaler())]
+        projection = GaussianRandomProjection(3, random_state=seed)
+        own = FunctionTransformer(test_other_versions_are_told, kw_args=columns)
+        return describe_transformer(Pipeline([*parts, ("p", projection), ("f", own)]))
+
+    drawn = [np.random.RandomState(0) for _ in range(2)]
+    told = described(drawn[0], {"columns": {"a", "b"}}, None)
+    assert told == described(drawn[1], {"columns": {"b", "a"}}, 2)
+    assert told != described(drawn[0], {"columns": {"a", "c"}}, None)
+    assert "0x" not in told
+
+
+def test_bounds_of_segments_are_numbers():
+    whole, part = ("a.wav", 0, 1), ("a.wav", 0, 2)
+    assert digest_of_clips([whole]) == digest_of_clips([("a.wav", None, 1.0)])
+    assert digest_of_clips([whole]) != digest_of_clips([part])
+
+
+@pytest.mark.parametrize("n_kept", range(0, 2000, 160))
+def test_damage_is_told(n_kept, tmp_path):
+    save(tmp_path, CONTENT)
+    path = next(tmp_path.iterdir())
+    content = path.read_bytes()
+    middle = np.random.default_rng(n_kept).bytes(40)
+    path.write_bytes(content[:n_kept] + middle + content[n_kept + 40 :])
+    with suppress(ValueError):
+        loaded = load_checkpoint(tmp_path, CONTENT["settings"])
+        assert loaded["history"] == CONTENT["history"]

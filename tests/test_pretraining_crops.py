@@ -128,6 +128,14 @@ class TestSmallBatches:
                 assert min(map(len, rows)) >= 1 + in_pairs
                 assert max(map(len, rows)) <= 2 + 2 * in_pairs
 
+    @pytest.mark.parametrize("in_pairs", [False, True])
+    def test_many_bad_clips_make_no_larger_batches(self, in_pairs):
+        clips = [np.full(60, np.nan if k % 5 else k + 1.0) for k in range(60)]
+        batches = make_batches(clips, 4, on_error="nan", in_pairs=in_pairs)
+        sizes = [len(batch.waveforms) for batch in batches.epoch(0)]
+        assert sum(sizes) == 12
+        assert max(sizes) <= 4 + in_pairs
+
     @pytest.mark.parametrize(
         ("n_bad", "in_pairs", "match"),
         [

@@ -1,6 +1,5 @@
 """What BYOL's embedders learn, and how they pass it on."""
 
-import re
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,8 +10,6 @@ from skaudioemb.embedders.plans import ScenePlan, select
 from skaudioemb.embedders.sharing import SharedWeights, check_unchanged, seed_of
 from skaudioemb.frames import segment_bounds
 from skaudioemb.summaries import Weighted
-
-_ADDRESS = " at 0x[0-9a-f]+"
 
 
 class ByolLearning(SharedWeights):
@@ -117,15 +114,14 @@ class ByolLearning(SharedWeights):
 
     def _sizes(self):
         """Return the parameters that decide the sizes of what is trained."""
+        from skaudioemb.pretraining.fingerprints import describe_transformer
+
         names = ("projection_size", "hidden_size", "crop_seconds")
         hybrid = self.handcrafted is not None and self.alpha > 0
         return {
             **{name: getattr(self, name) for name in names},
             "mixup": "above 0" if self.mixup > 0 else 0.0,
-            # Where functions lie says nothing about them.
-            "handcrafted": re.sub(_ADDRESS, "", repr(self.handcrafted))
-            if hybrid
-            else None,
+            "handcrafted": describe_transformer(self.handcrafted) if hybrid else None,
         }
 
     def _state_to_go_on_from(self):

@@ -308,8 +308,14 @@ class WindowsEncoder(FramesEncoder):
         return self.frontend(F.pad(waveform, (0, missing))[None])
 
 
-@functools.lru_cache(maxsize=32)
 def shape_of(encoder, n_features):
+    """Return the network of an encoder, without weights."""
+    # A number of numpy's would stay in the cache for all that equal it.
+    return _shape_of(encoder, None if n_features is None else int(n_features))
+
+
+@functools.lru_cache(maxsize=32)
+def _shape_of(encoder, n_features):
     with torch.device("meta"):
         return make_byol_encoder(encoder, n_features)
 

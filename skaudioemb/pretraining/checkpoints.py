@@ -1,7 +1,6 @@
 """Checkpoints of a training: written whole or not at all, read as tensors only."""
 
 import os
-import pickle
 import secrets
 from pathlib import Path
 
@@ -163,7 +162,8 @@ def _read(folder):
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:
+        # A damaged file raises whatever it is taken for.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"The checkpoint {str(path)!r} cannot be read ({reason}). {_REMEDY}"

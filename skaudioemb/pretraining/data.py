@@ -167,17 +167,15 @@ class CropBatches:
 
     def _collate(self, crops, sizes):
         least = 2 if self.in_pairs and sum(sizes) > 1 else 1
-        rows = []
+        rows, pending = [], list(sizes)
         try:
             for size in sizes:
-                more = [self._judge(next(crops)) for _ in range(size)]
-                more = [row for row in more if row is not None]
-                # Bad clips may leave a batch too small to stand alone.
-                if min(len(rows), len(more)) >= least:
-                    yield rows
-                    rows = more
-                else:
-                    rows = rows + more
+                more = (self._judge(next(crops)) for _ in range(size))
+                rows += [row for row in more if row is not None]
+                # Bad clips may leave less than a batch, which waits for the next.
+                while len(rows) - pending[0] >= least:
+                    yield rows[: pending[0]]
+                    rows = rows[pending.pop(0) :]
             if len(rows) >= least:
                 yield rows
         finally:

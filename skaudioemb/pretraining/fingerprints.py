@@ -16,7 +16,9 @@ from skaudioemb.clips import describe, is_segment
 _N_FILE_PLACES, _N_BYTES = 5, 256
 _N_ARRAY_PLACES = 256
 # Parameters of transformers that change nothing of what they give.
-_NEUTRAL = frozenset(("n_jobs", "memory", "verbose", "device"))
+_NEUTRAL = frozenset(
+    ("n_jobs", "memory", "verbose", "device", "batch_seconds", "on_error")
+)
 # Columns of hand-made targets whose scale is looked at.
 _N_COLUMNS = 16
 
@@ -143,10 +145,7 @@ def digest_of_targets(targets):
     if targets is None:
         return None
     digest, transformer = _Digest(), targets.transformer_
-    for name, value in sorted(transformer.get_params().items()):
-        if name.rpartition("__")[2] not in _NEUTRAL:
-            # An address is another one in every process.
-            digest.add(name, re.sub(r" at 0x[0-9a-fA-F]+", "", repr(plain(value))))
+    digest.add(describe_transformer(transformer))
     digest.update(np.ascontiguousarray(targets.kept_, np.int64))
     shown = np.linspace(0, len(targets.kept_) - 1, _N_COLUMNS).astype(int)
     for scale in (targets.mean_, targets.std_):
@@ -185,6 +184,49 @@ def digest_of_clips(clips):
     return digest.text()
 
 
+def describe_transformer(transformer):
+    """Return what a transformer is, the same in every process.
+
+    Parameters
+    ----------
+    transformer : object
+        With ``get_params``, as scikit-learn's have it.
+
+    Returns
+    -------
+    described : str
+        Its type and its parameters, those of its parts included, without those that
+        change nothing of what it gives.
+
+    Examples
+    --------
+    >>> from skaudioemb import LogMel
+    >>> from skaudioemb.pretraining.fingerprints import describe_transformer
+    >>> one, other = LogMel(n_jobs=2), LogMel(batch_seconds=1.0)
+    >>> describe_transformer(one) == describe_transformer(other)
+    True
+    """
+    params = sorted(transformer.get_params(deep=True).items())
+    kept = [
+        f"{name}={_described(value)}"
+        for name, value in params
+        if name.rpartition("__")[2] not in _NEUTRAL
+    ]
+    return f"{type(transformer).__name__}({', '.join(kept)})"
+
+
+def _described(value):
+    if hasattr(value, "get_params"):
+        # Its parameters have names of their own.
+        return type(value).__name__
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_described, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_described, value)))}}}"
+    # An address is another one in every process.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(plain(value)))
+
+
 class _Digest:
     """A digest of values one after the other, none of which runs into the next."""
 
@@ -205,7 +247,10 @@ def _add_clip(digest, clip):
     if isinstance(clip, str | os.PathLike):
         _add_file(digest, clip)
     elif is_segment(clip):
-        digest.add("segment", *(plain(bound) for bound in clip[1:]))
+        bounds = [float(b) if isinstance(b, Real) else b for b in map(plain, clip[1:])]
+        if bounds[:1] == [None]:
+            bounds[0] = 0.0
+        digest.add("segment", *bounds)
         _add_file(digest, clip[0])
     elif isinstance(clip, Mapping):
         _add_dict(digest, clip)
