@@ -195,7 +195,7 @@ hybrids = study(
 # Encoders
 # --------
 # Each with its random weights, and pretrained. Their widths differ as published, but
-# for the first. ResNetish-34 takes some ten times as long as the first.
+# for the first. Recurrent and deep ones take several times as long as AudioNTT.
 
 variants = {}
 for encoder in encoders:
