@@ -233,9 +233,12 @@ def test_transformers_are_told_by_what_they_give():
         return describe_transformer(Pipeline([*parts, ("p", projection), ("f", own)]))
 
     drawn = [np.random.RandomState(0) for _ in range(2)]
-    told = described(drawn[0], {"columns": {"a", "b"}}, None)
-    assert told == described(drawn[1], {"columns": {"b", "a"}}, 2)
-    assert told != described(drawn[0], {"columns": {"a", "c"}}, None)
+    # Two equal sets that are listed in different orders.
+    first, second = {0, 8}, {8, 0}
+    assert list(first) != list(second)
+    told = described(drawn[0], {"columns": first}, None)
+    assert told == described(drawn[1], {"columns": second}, 2)
+    assert told != described(drawn[0], {"columns": {0, 9}}, None)
     assert "0x" not in told
 
 

@@ -221,6 +221,9 @@ def _described(value):
         return type(value).__name__
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_described, value))}]"
+    if isinstance(value, Mapping):
+        items = (f"{_described(key)}: {_described(item)}" for key, item in value.items())
+        return f"{{{', '.join(items)}}}"
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(_described, value)))}}}"
     # An address is another one in every process.
