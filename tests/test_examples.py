@@ -3,20 +3,18 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
-def test_there_are_examples():
-    assert (EXAMPLES / "plot_quickstart.py").is_file()
-
-
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_runs(name, tmp_path):
-    working, temporary = tmp_path / "working", tmp_path / "temporary"
+def run(name, folder):
+    """Run an example between two folders of its own; return what became of it."""
+    working, temporary = folder / "working", folder / "temporary"
     working.mkdir()
     temporary.mkdir()
     environment = {
@@ -35,7 +33,31 @@ def test_runs(name, tmp_path):
         text=True,
         check=False,
     )
+    return done, [*working.iterdir(), *temporary.iterdir()]
+
+
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """Return the examples' runs, as many at a time as there are processors."""
+    selected = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, "callspec")
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            name: pool.submit(run, name, tmp_path_factory.mktemp("example"))
+            for name in selected
+        }
+
+
+def test_there_are_examples():
+    assert "plot_quickstart.py" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs(name, runs):
+    done, left = runs[name].result()
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    assert not list(working.iterdir())
-    assert not list(temporary.iterdir())
+    assert not left
