@@ -222,7 +222,7 @@ def _described(value):
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, Mapping):
-        items = (f"{_described(key)}: {_described(item)}" for key, item in value.items())
+        items = (f"{_described(k)}: {_described(v)}" for k, v in value.items())
         return f"{{{', '.join(items)}}}"
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(_described, value)))}}}"
