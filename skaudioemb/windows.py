@@ -42,7 +42,9 @@ def summarise(encoder, spec, waveforms, summaries, max_samples):
         for row in _rows(spec, clip, len(waveform))
     ]
     if len(rows) == len(waveforms):
-        return _run(encoder, spec, waveforms, rows, summaries)
+        # One window may leave out the end of its clip.
+        pieces = [waveforms[r.clip][r.window.start : r.window.stop] for r in rows]
+        return _run(encoder, spec, pieces, rows, summaries)
     n_frames = {row.clip: row.stop for row in rows}
     clips = [_Clip(own, n_frames[clip]) for clip, own in enumerate(summaries)]
     for batch in _batches(rows, spec, max_samples):

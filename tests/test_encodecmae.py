@@ -70,8 +70,27 @@ def test_times_are_seconds(clips):
     # The last frame has but 160 samples.
     assert codec.times[-1] == len(clips["clip2"]) / 24000
     (mel,) = make("mel256-ec-v2.pt").frames([clips["clip2"]])
-    np.testing.assert_allclose(mel.times[:300], (318.5 + 318 * np.arange(300)) / 24000)
-    assert mel.times[300] == 4 + 318.5 / 24000
+    np.testing.assert_allclose(mel.times, (np.arange(len(mel.times)) + 0.5) / 75)
+
+
+@pytest.mark.parametrize("n_samples", [96036, 96300, 96636])
+def test_a_tail_too_short_for_a_spectrum_changes_nothing(n_samples):
+    whole = noise(n_samples, seed=0)
+    embedder = make("mel256-ec-v2.pt")
+    alone = embedder.transform([whole])
+    close(alone, embedder.transform([whole[:96000]]), 1e-6)
+    beside = embedder.transform([whole, noise(200_000, seed=1)])
+    close(beside[:1], alone, 1e-5)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 100, 319])
+def test_clips_shorter_than_a_frame_are_not_padded(n_samples):
+    # As the last chunk of a longer clip, which always kept its length.
+    tail = noise(n_samples, seed=n_samples)
+    (longer,) = make().frames([np.concatenate([noise(96000), tail])])
+    (alone,) = make().frames([tail])
+    assert alone.values.shape == (1, 24)
+    close(alone.values, longer.values[300:], 1e-5)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])

@@ -17,7 +17,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skaudioemb import EncodecMAE
-from skaudioemb.encoders import checkpoint, encodecmae_checkpoint
+from skaudioemb.encoders import checkpoint, encodecmae_files
 from tests.models import ENCODECMAE, hf_folder, small_probe
 
 CODEC = ENCODECMAE / "tiny-encodec"
@@ -298,7 +298,7 @@ def test_no_codec_to_be_had(params, X, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     checkpoint._hub_folder.cache_clear()
-    encodecmae_checkpoint._from_hub.cache_clear()
+    encodecmae_files._from_hub.cache_clear()
     embedder = make(**{**params, "codec": "facebook/encodec_24khz"})
     with pytest.raises(
         OSError, match=r"needs codec='facebook.*'mel' with targets='mel' needs no codec"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 
 from skaudioemb import EncodecMAE
-from skaudioemb.encoders import encodecmae_checkpoint
+from skaudioemb.encoders import encodecmae_files
 from skaudioemb.encoders.encodecmae_weights import HeldWeights, SavedWeights
 from tests.models import ENCODECMAE
 from tests.sounds import noise
@@ -124,7 +124,7 @@ def test_a_file_may_be_replaced(tmp_path):
 def test_from_the_hubs_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    encodecmae_checkpoint._from_hub.cache_clear()
+    encodecmae_files._from_hub.cache_clear()
     commit = "c" * 40
     cache = tmp_path / "models--somebody--mae"
     SOURCES["random codec"].save_weights(cache / "snapshots" / commit)
@@ -136,7 +136,7 @@ def test_from_the_hubs_cache(tmp_path, monkeypatch):
         np.testing.assert_array_equal(loaded.transform(X), expected)
     with pytest.raises(OSError, match="'somebody/none' is neither here"):
         EncodecMAE("somebody/none").fit(X)
-    encodecmae_checkpoint._from_hub.cache_clear()
+    encodecmae_files._from_hub.cache_clear()
 
 
 def test_to_the_hub(tmp_path, monkeypatch):

@@ -210,7 +210,7 @@ def test_tails_too_short_for_a_spectrum_give_no_frames():
     assert len(MelChunks().windows(96636)) == 1
     assert len(MelChunks().windows(96637)) == 2
     assert len(CodecChunks().windows(96001)) == 2
-    assert MelChunks().times_of(96637)[-1] == (96000 + 637 / 2) / 24000
+    assert MelChunks().times_of(96637)[-1] == (96000 + 320 / 2) / 24000
 
 
 def test_times_of_the_codec_are_those_of_the_published_code():

@@ -8,7 +8,9 @@ import torch
 from transformers import EncodecModel
 
 from skaudioemb.encoders import encodecmae_checkpoint as files
+from skaudioemb.encoders import encodecmae_files
 from skaudioemb.encoders.encodecmae import EncodecMAESpec
+from skaudioemb.encoders.encodecmae_files import find_file
 from tests.encodecmae_models import (
     CODEC,
     MODELS,
@@ -32,6 +34,20 @@ def save(path, state):
 
 def read(name="ec-ec-v1.pt"):
     return torch.load(ENCODECMAE / name, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("name", ["ec-ec-v1.pt", "ec-ec-v2.pt", "mel256-ec-v2.pt"])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod."])
+def test_wrapped_models(name, prefix, clips, tmp_path):
+    state = {f"{prefix}{key}": value for key, value in read(name).items()}
+    torch.save({"model": state}, tmp_path / "w.pt")
+    found, expected = (
+        EncodecMAESpec(str(path), n_heads=4)
+        for path in (tmp_path / "w.pt", ENCODECMAE / name)
+    )
+    assert found.layout == expected.layout
+    wrapped, plain = (run(spec, [clips["clip1"]])[0] for spec in (found, expected))
+    np.testing.assert_array_equal(wrapped, plain)
 
 
 def test_one_feed_forward_network_serves_all_layers():
@@ -156,17 +172,17 @@ def test_identity_follows_content_and_settings(tmp_path):
 
 def test_folders(tmp_path):
     (tmp_path / "a.pt").touch()
-    assert files.find_file(tmp_path).name == "a.pt"
+    assert find_file(tmp_path).name == "a.pt"
     (tmp_path / "b.pt").touch()
     with pytest.raises(OSError, match=r"nor model\.pt.*\(a\.pt, b\.pt\)"):
-        files.find_file(tmp_path)
+        find_file(tmp_path)
     (tmp_path / "model.pt").touch()
-    assert files.find_file(tmp_path).name == "model.pt"
+    assert find_file(tmp_path).name == "model.pt"
     with pytest.raises(OSError, match="There is no file or folder"):
-        files.find_file(tmp_path / "nowhere" / "model.pt")
+        find_file(tmp_path / "nowhere" / "model.pt")
     for name in ("encodecmae-base", "weights/model.pt", "./weights/model"):
         with pytest.raises(OSError, match="There is no file or folder"):
-            files.find_file(name)
+            find_file(name)
 
 
 @pytest.fixture
@@ -176,9 +192,9 @@ def hub_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    files._from_hub.cache_clear()
+    encodecmae_files._from_hub.cache_clear()
     yield tmp_path
-    files._from_hub.cache_clear()
+    encodecmae_files._from_hub.cache_clear()
 
 
 def test_names_on_the_hub(hub_cache):

@@ -84,6 +84,7 @@ class ExtraPlan:
 def frame_times(spec, length):
     """Centres of a clip's frames in seconds, increasing, never behind its end.
 
+    Half a sample behind it does not count, as windows begin at the nearest sample.
     Frames of a clip that had to be padded can lie behind it. Where several do, all
     frames are spread over the clip.
     """
@@ -91,7 +92,7 @@ def frame_times(spec, length):
     end = length.n_samples / length.rate
     if len(times) > 1 and times[-2] >= end:
         return (np.arange(len(times)) + 0.5) * (end / len(times))
-    return np.minimum(times, end)
+    return np.where(times > end + 0.5 / spec.sample_rate, end, times)
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from skaudioemb.encoders import encodecmae_checkpoint as files
 from skaudioemb.encoders.base import Encoder
 from skaudioemb.encoders.encodecmae_codec import CodecFrontEnd
+from skaudioemb.encoders.encodecmae_files import find_file
 from skaudioemb.encoders.encodecmae_frontends import (
     ChunkedSpec,
     CodecChunks,
@@ -54,7 +55,7 @@ class EncodecMAESpec(StackSpec):
     Attributes
     ----------
     checkpoint : str
-        See :func:`skaudioemb.encoders.encodecmae_checkpoint.find_file`.
+        See :func:`skaudioemb.encoders.encodecmae_files.find_file`.
     revision : str or None
         Branch, tag or commit of a repository.
     n_heads : int
@@ -81,7 +82,7 @@ class EncodecMAESpec(StackSpec):
     @cached_property
     def path(self):
         """The file."""
-        return files.find_file(self.checkpoint, self.revision)
+        return find_file(self.checkpoint, self.revision)
 
     @cached_property
     def layout(self):

@@ -5,7 +5,6 @@ beside it and is never looked at. Only tensors are unpickled.
 """
 
 import functools
-import os
 import pickle
 import re
 import zipfile
@@ -19,11 +18,7 @@ from skaudioemb.devices import is_out_of_memory
 from skaudioemb.encoders import checkpoint as files
 from skaudioemb.encoders.encodecmae_frontends import HOP_SAMPLES, MelFrontEnd
 from skaudioemb.encoders.encodecmae_network import FrameEncoder, Size
-from skaudioemb.encoders.saved_weights import SIDECAR_FILE
-from skaudioemb.encoders.saved_weights import WEIGHTS_FILE as SAVED_FILE
 
-# What a folder or a repository of the first generation calls its weights.
-WEIGHTS_FILE = "model.pt"
 # How transformers names the two parts of a weight under weight norm.
 NORM = "parametrizations.weight.original"
 _STACK = "visible_encoder."
@@ -96,89 +91,6 @@ class Layout(NamedTuple):
         return size
 
 
-def find_file(checkpoint, revision=None):
-    """Return the path of a file of weights, downloading it if need be.
-
-    Parameters
-    ----------
-    checkpoint : str or path-like
-        A file; a folder with ``model.safetensors``, ``model.pt`` or one ``.pt`` file;
-        a repository of the Hugging Face hub with ``model.pt``, as
-        "lpepino/encodecmae-base", or with ``model.safetensors``; or a file in one, as
-        "lpepino/encodecmae-v2/mel256-ec-base.pt".
-    revision : str or None, default=None
-        Branch, tag or commit of the repository.
-
-    Returns
-    -------
-    path : Path
-
-    Raises
-    ------
-    OSError
-        If there is neither such a file here nor on the hub or in its cache.
-    """
-    path = Path(checkpoint).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir():
-        return _in_folder(path)
-    owner, *rest = os.fspath(checkpoint).split("/")
-    is_one_file = len(rest) == 1 and rest[0].endswith((".pt", ".safetensors"))
-    if not rest or is_one_file or owner[:1] in ("", ".", "~"):
-        raise OSError(
-            f"There is no file or folder {str(checkpoint)!r}. Give a file of weights, "
-            f"a folder with {WEIGHTS_FILE} or {SAVED_FILE}, or the name of a "
-            "repository of the Hugging Face hub, as 'lpepino/encodecmae-base'."
-        )
-    name = "/".join(rest[1:]) or WEIGHTS_FILE
-    name = name if name.endswith(".pt") else f"{name}.pt"
-    return _from_hub(f"{owner}/{rest[0]}", name, revision, or_saved=not rest[1:])
-
-
-def _in_folder(folder):
-    if (folder / SAVED_FILE).is_file():
-        return folder / SAVED_FILE
-    found = sorted(folder.glob("*.pt"))
-    if folder / WEIGHTS_FILE in found:
-        return folder / WEIGHTS_FILE
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found) or "none"
-    raise OSError(
-        f"The folder {str(folder)!r} holds neither {SAVED_FILE}, as save_weights "
-        f"writes it, nor {WEIGHTS_FILE}, and its .pt files leave open which one is "
-        f"meant ({names}). Give the path of a file."
-    )
-
-
-@functools.cache
-def _from_hub(model_id, name, revision, or_saved=False):
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-    )
-
-    try:
-        try:
-            return Path(hf_hub_download(model_id, name, revision=revision))
-        except EntryNotFoundError:
-            if not or_saved:
-                raise
-            hf_hub_download(model_id, SIDECAR_FILE, revision=revision)
-            return Path(hf_hub_download(model_id, SAVED_FILE, revision=revision))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        at = "" if revision is None else f" at revision {revision!r}"
-        raise OSError(
-            f"The file {name!r} of {model_id!r}{at} is neither here nor could it be "
-            f"had from the Hugging Face hub or its local cache ({type(error).__name__})"
-            ". Give a file of weights, or download it once with network, or check the "
-            "spelling."
-        ) from error
-
-
 def content_of(path):
     """Return a name for a file's content, computed once as long as it stays."""
     return _digest(*files.stamp_of(path))
@@ -218,8 +130,21 @@ def load_state(path):
             f"{path.name} cannot be read ({type(error).__name__}): it is damaged, or "
             "was not downloaded whole. Get it again."
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    state = content if isinstance(content, dict) else {}
+    for name in ("state_dict", "model"):
+        state = state[name] if isinstance(state.get(name), dict) else state
+    tensors = {k: v.detach() for k, v in state.items() if isinstance(v, torch.Tensor)}
+    return _without_prefix(tensors)
+
+
+def _without_prefix(state):
+    """Return tensors without what wrappers put before all of their names."""
+    for names in NAMES.values():
+        known = f"{names.project}.weight"
+        for name in state:
+            if name.endswith(f".{known}"):
+                return under(state, name.removesuffix(known))
+    return state
 
 
 def _read(path):

@@ -29,7 +29,7 @@ class Chunks:
     """Frames of clips that run in chunks.
 
     A subclass has ``sample_rate``, ``chunk_samples``, ``min_samples`` (of a clip) and
-    ``min_tail`` (of its last chunk), and counts and places the frames of a chunk.
+    ``min_tail`` (of its last chunk), ``hop`` between frames, and counts frames.
     """
 
     min_tail = 1
@@ -48,10 +48,14 @@ class Chunks:
         return sum(self.chunk_frames(w.stop - w.start) for w in windows)
 
     def times_of(self, n_samples):
-        """Return the centres of a clip's frames in seconds, float64."""
+        """Return the times of a clip's frames in seconds, float64."""
         windows = self.windows(max(n_samples, self.min_samples))
-        times = [w.start + self.chunk_centres(w.stop - w.start) for w in windows]
-        return np.concatenate(times) / self.sample_rate
+        counts = [self.chunk_frames(w.stop - w.start) for w in windows]
+        places = [
+            w.start + (np.arange(n) + 0.5) * self.hop
+            for w, n in zip(windows, counts, strict=True)
+        ]
+        return np.concatenate(places) / self.sample_rate
 
     def n_whole(self, n_samples):
         """Return how many frames of a chunk are attended to: whole ones, or the only.
@@ -75,10 +79,7 @@ class CodecChunks(Chunks):
 
     sample_rate: int = SAMPLE_RATE
     hop: int = HOP_SAMPLES
-
-    @property
-    def min_samples(self):
-        return self.hop
+    min_samples = 1
 
     @property
     def chunk_samples(self):
@@ -87,22 +88,20 @@ class CodecChunks(Chunks):
     def chunk_frames(self, n_samples):
         return ceil(n_samples / self.hop)
 
-    def chunk_centres(self, n_samples):
-        return (np.arange(self.chunk_frames(n_samples)) + 0.5) * self.hop
-
 
 @dataclass(frozen=True)
 class MelChunks(Chunks):
     """A frame of 637 samples every 318; a tail under 637 samples has none.
 
-    The published code places frame ``i`` at ``(i + 0.5) / 75`` s, which is up to 18 ms
-    late; here are the centres of the windows.
+    Frame ``i`` stands at ``(i + 0.5) / 75`` s, as in the published code: up to 7 ms
+    before the centre of its window where a chunk begins, and 18 ms behind it where a
+    full one ends.
 
     Examples
     --------
     >>> from skaudioemb.encoders.encodecmae_frontends import MelChunks
     >>> MelChunks().n_frames(24000), MelChunks().times_of(24000)[:2]
-    (74, array([0.01327083, 0.02652083]))
+    (74, array([0.00666667, 0.02      ]))
     """
 
     sample_rate = SAMPLE_RATE
@@ -114,10 +113,6 @@ class MelChunks(Chunks):
 
     def chunk_frames(self, n_samples):
         return 1 + (n_samples - self.window) // self.shift
-
-    def chunk_centres(self, n_samples):
-        starts = np.arange(self.chunk_frames(n_samples)) * self.shift
-        return starts + self.window / 2
 
 
 class ChunkedSpec(EncoderSpec):

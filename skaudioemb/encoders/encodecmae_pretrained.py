@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from skaudioemb.encoders import encodecmae_checkpoint as files
 from skaudioemb.encoders.encodecmae import EncodecMAESpec, StackSpec
+from skaudioemb.encoders.encodecmae_files import find_file
 from skaudioemb.encoders.encodecmae_inputs import FileCodec, MelInput, input_of
 from skaudioemb.encoders.encodecmae_weights import HeldWeights, SavedWeights
 
@@ -97,7 +97,7 @@ def make_checkpoint_spec(checkpoint, revision, n_heads, stream):
     Parameters
     ----------
     checkpoint : str
-        See :func:`skaudioemb.encoders.encodecmae_checkpoint.find_file`.
+        See :func:`skaudioemb.encoders.encodecmae_files.find_file`.
     revision : str or None
     n_heads : int or None
         None is 12 for a published file.
@@ -110,7 +110,7 @@ def make_checkpoint_spec(checkpoint, revision, n_heads, stream):
     ValueError
         If a saved file tells another number of heads.
     """
-    path = files.find_file(checkpoint, revision)
+    path = find_file(checkpoint, revision)
     if path.suffix != ".safetensors":
         return EncodecMAESpec(checkpoint, revision, n_heads or 12, stream)
     spec = PretrainedEncodecMAESpec(SavedWeights(str(path)), stream)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from skaudioemb.encoders import encodecmae_checkpoint as published
 from skaudioemb.encoders import saved_weights
 from skaudioemb.encoders.byol_tensors import digest_of
 from skaudioemb.encoders.checkpoint import stamp_of
+from skaudioemb.encoders.encodecmae_files import WEIGHTS_FILE
 from skaudioemb.encoders.encodecmae_inputs import (
     CODEC_PREFIX,
     FRONT_ENDS,
@@ -145,7 +145,7 @@ def _describe(stamp, sidecar_stamp):
         raise ValueError(
             f"{str(source)!r} does not tell of an EncodecMAE as save_weights writes "
             f"it. Give a folder or file of EncodecMAE's, or a published "
-            f"{published.WEIGHTS_FILE}."
+            f"{WEIGHTS_FILE}."
         )
     saved_weights.check_version(source, content, VERSION)
     state = read(path)
