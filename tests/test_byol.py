@@ -183,6 +183,11 @@ class TestFrames:
         part = clips[-1][6400:9600]
         assert_close(values[5], fitted.transform([part])[0])
 
+    def test_windows_begin_at_the_nearest_sample(self):
+        embedder = BYOLS(weights=byol_file(), normalize=(-5.0, 4.0), hop=0.0333)
+        (frames,) = embedder.frames([np.zeros(1598, np.float32)])
+        np.testing.assert_allclose(frames.times, [0, 0.0333, 0.0666, 0.0999], rtol=1e-9)
+
     def test_windows_belong_to_the_clip(self, clips, tmp_path, counted):
         embedder = BYOLS(
             weights=byol_file(), normalize=(-4.0, 3.0), memory=tmp_path, window=0.3

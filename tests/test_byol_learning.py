@@ -101,6 +101,35 @@ class TestPretraining:
         digests = [e.pretrained_weights_.digest for e in (hybrid, plain, none)]
         assert digests[0] != digests[1] == digests[2]
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"crop_scales": (0.9, 1.0)},
+            {"canvas": [1.0, 1.2]},
+            {"log_mixup_exp": False},
+            {"memory_size": 1},
+        ],
+    )
+    def test_views_are_parameters(self, change, X):
+        plain = BYOLA(**{**TINY, "max_epochs": 2})
+        changed = clone(plain).set_params(**change)
+        histories = [embedder.fit(X).history_ for embedder in (plain, changed)]
+        assert histories[0][-1]["loss"] != histories[1][-1]["loss"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"supervised_on": "projection"},
+            {"supervised_loss": "mse"},
+            {"target_clip": 0.1},
+        ],
+    )
+    def test_hybrid_loss_is_a_parameter(self, change, X):
+        plain = BYOLA(**TINY, handcrafted=LogMel(n_mels=4))
+        changed = clone(plain).set_params(**change)
+        histories = [embedder.fit(X).history_ for embedder in (plain, changed)]
+        assert histories[0][0]["loss"] != histories[1][0]["loss"]
+
     def test_in_a_pipeline(self, X):
         y = [0, 1] * 3
         pipeline = make_pipeline(BYOLA(**TINY), small_probe(max_epochs=2)).fit(X, y)
@@ -124,6 +153,11 @@ class TestPretraining:
             ({"normalize": (1.0,)}, "a pair of|no pair"),
             ({"handcrafted": 3}, "'handcrafted' parameter"),
             ({"max_seconds": 0.1}, "'max_seconds' parameter"),
+            ({"canvas": (0.5, 1.5)}, r"canvas=\(0.5, 1.5\) is no pair of numbers of 1"),
+            ({"crop_scales": (0.6,)}, r"crop_scales=\(0.6,\) is no pair"),
+            ({"crop_scales": ("1", 2)}, "is no pair of numbers of 0 and above"),
+            ({"crop_scales": (1, float("nan"))}, "is no pair of numbers"),
+            ({"supervised_on": "both"}, "'supervised_on' parameter"),
         ],
     )
     def test_mistakes_get_a_sentence(self, params, match, X):
@@ -193,7 +227,7 @@ class TestWeights:
         with pytest.raises(
             ValueError, match="frontend='byol-s', but frontend='byol-a'"
         ):
-            BYOLA(weights=tmp_path).fit(X)
+            BYOLA(weights=tmp_path, frontend="byol-a").fit(X)
 
     def test_weights_are_read_from_where_they_are_now(self, X, tmp_path):
         path = shutil.copy(byol_file(), tmp_path / "w.pth")

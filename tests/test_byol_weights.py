@@ -1,6 +1,7 @@
 """What files of BYOL weights tell, alone and with another beside them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from skaudioemb import BYOLA, BYOLS
 from skaudioemb.encoders.byol_weights import find
 from tests.models import byol_file
+from tests.sounds import noise
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def test_a_file_alone_tells_all(saved, clips, tmp_path):
     loaded = BYOLS(weights=renamed, normalize="weights")
     np.testing.assert_array_equal(loaded.transform(clips), saved.transform(clips))
     with pytest.raises(ValueError, match="frontend='byol-s', but frontend='byol-a'"):
-        BYOLA(weights=renamed).fit(clips)
+        BYOLA(weights=renamed, frontend="byol-a").fit(clips)
 
 
 def test_what_lies_beside_goes_first(saved, tmp_path):
@@ -67,6 +69,84 @@ def test_wrong_statistics_of_a_checkpoint(tmp_path):
     (tmp_path / "stats.csv").write_text("mean,std\n-7.5,0.0\n")
     with pytest.raises(ValueError, match=r"stats\.csv.*a deviation above 0"):
         _ = find(tmp_path).description
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mean, std\n-7.5, 4.25\n", '"std","mean"\n"4.25","-7.5"\n', "\ufeffmean,std\n"],
+)
+def test_statistics_as_spreadsheets_write_them(text, tmp_path):
+    shutil.copy(byol_file(), tmp_path / "checkpoint.pth")
+    text = text if "7.5" in text else f"{text}-7.5,4.25\n"
+    (tmp_path / "stats.csv").write_text(text, encoding="utf-8")
+    told = find(tmp_path).description
+    assert (told.mean, told.std) == (-7.5, 4.25)
+
+
+def own_state():
+    return torch.load(byol_file(), weights_only=True)
+
+
+def with_gradients():
+    return {
+        name: torch.nn.Parameter(value)
+        for name, value in own_state().items()
+        if value.is_floating_point()
+    }
+
+
+def with_others():
+    own = {f"net.{name}": value for name, value in own_state().items()}
+    return {
+        **own,
+        "net.head.weight": torch.zeros(2, 2),
+        "net.to_spec.window": torch.ones(3),
+    }
+
+
+def with_prefixes_of_their_own():
+    return {f"{name[0]}.inner.{name}": value for name, value in own_state().items()}
+
+
+@pytest.mark.parametrize(
+    "make", [with_gradients, with_others, with_prefixes_of_their_own]
+)
+def test_states_of_larger_models(make, tmp_path):
+    torch.save(make(), tmp_path / "w.pth")
+    assert find(tmp_path / "w.pth").digest == find(byol_file()).digest
+
+
+class TestFrontends:
+    """What "auto" stands for."""
+
+    def test_of_published_names(self, tmp_path):
+        name = "AudioNTT2020-BYOLA-64x96d512.pth"
+        shutil.copy(byol_file(), tmp_path / name)
+        self.same(BYOLA(weights=tmp_path / name), BYOLA(frontend="byol-a-v2"))
+        shutil.copy(byol_file(), tmp_path / "own.pth")
+        self.same(BYOLA(weights=tmp_path / "own.pth"), BYOLA(frontend="byol-a"))
+        self.same(BYOLS(weights=tmp_path / "own.pth"), BYOLA(frontend="byol-s"))
+
+    def test_of_saved_weights(self, saved, tmp_path):
+        path = tmp_path / "w.safetensors"
+        self.same(BYOLA(weights=path), BYOLA(frontend="byol-s"))
+
+    def test_of_learned_weights(self, clips, tmp_path):
+        params = {"n_features": 8, "max_epochs": 0, "random_state": 0}
+        learned = BYOLA(frontend="byol-s", **params).fit(clips)
+        expected = learned.transform(clips)
+        learned.set_params(frontend="auto")
+        np.testing.assert_array_equal(learned.transform(clips), expected)
+        # Others are learned as if there were none.
+        learned.fit(clips)
+        other = BYOLA(frontend="byol-a", **params).fit(clips)
+        np.testing.assert_array_equal(learned.transform(clips), other.transform(clips))
+
+    def same(self, found, expected):
+        clip = [noise(16000)]
+        expected.set_params(weights=byol_file(), normalize=(-5.0, 4.0))
+        found.set_params(normalize=(-5.0, 4.0))
+        np.testing.assert_array_equal(found.transform(clip), expected.transform(clip))
 
 
 def test_a_file_in_the_way(saved, tmp_path):

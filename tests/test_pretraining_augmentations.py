@@ -42,6 +42,12 @@ def test_mixup_gives_the_golden_spectrogram(golden, ratio):
     close(mixed[0], golden[f"mixup/lambda{ratio}"])
 
 
+def test_mixup_of_logarithms_gives_the_golden_spectrogram(golden):
+    x, z, ratios = golden["x"][None], golden["z"][None], torch.tensor([0.4])
+    mixed = mixup(x, z, ratios, log_mixup_exp=False)
+    close(mixed[0], golden["mixup_linear/lambda0.4"])
+
+
 def test_memory_gives_the_golden_sequence(golden):
     bank = MemoryBank(int(golden["bank/memory_size"]), (4, 5))
     inputs, ratio = golden["bank/inputs"], float(golden["bank/ratio"])

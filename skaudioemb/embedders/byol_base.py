@@ -14,7 +14,7 @@ from skaudioemb.embedders.plans import ScenePlan
 from skaudioemb.embedders.sharing import unchanged_on_failure
 
 _ENCODERS = ("audiontt2020", "audiontt2022", "resnetish34", "clstm", "cvt", "cvt-512")
-_FRONTENDS = ("byol-a", "byol-a-v2", "byol-s")
+_FRONTENDS = ("auto", "byol-a", "byol-a-v2", "byol-s")
 _NORMALIZATIONS = ("fit", "clip", "weights")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -30,6 +30,7 @@ class ByolEmbedder(ByolLearning, Embedder):
     """
 
     _poolings = ("auto", "mean", "max", "mean+max")
+    _own_frontend = "byol-a"
 
     _parameter_constraints: dict = {
         **Embedder._parameter_constraints,
@@ -51,9 +52,16 @@ class ByolEmbedder(ByolLearning, Embedder):
         "hidden_size": [_COUNT],
         "tau": [_SHARE],
         "mixup": [_SHARE],
+        "memory_size": [_COUNT],
+        "log_mixup_exp": ["boolean"],
+        "crop_scales": [tuple, list],
+        "canvas": [tuple, list],
         "fader": [_NOT_NEGATIVE],
         "alpha": [_NOT_NEGATIVE],
         "beta": [_NOT_NEGATIVE],
+        "supervised_on": [StrOptions({"prediction", "projection"})],
+        "supervised_loss": [StrOptions({"cosine", "mse"})],
+        "target_clip": [_POSITIVE],
         "checkpoint_dir": [str, os.PathLike, None],
         "warm_start": ["boolean"],
         "handcrafted": [HasMethods("transform"), None],
@@ -133,6 +141,13 @@ class ByolEmbedder(ByolLearning, Embedder):
     def _check_parameters(self):
         self._validate_params()
         self._statistics_given()
+        for name, lowest in (("crop_scales", 0), ("canvas", 1)):
+            pair = getattr(self, name)
+            numbers = len(pair) == 2 and all(isinstance(v, Real) for v in pair)
+            if not numbers or not np.isfinite(pair).all() or min(pair) < lowest:
+                raise ValueError(
+                    f"{name}={pair!r} is no pair of numbers of {lowest} and above."
+                )
 
     def _check_weights(self, learned=False):
         """Raise if the weights are not those of the encoder that is asked for.
@@ -153,6 +168,8 @@ class ByolEmbedder(ByolLearning, Embedder):
             "n_features": (self.n_features, told.n_features),
             "frontend": (self.frontend, told.frontend),
         }
+        if self.frontend == "auto":
+            wanted.pop("frontend")
         if family_of(self.encoder) == family_of(told.encoder):
             wanted.pop("encoder")
         for name, (asked, found) in wanted.items():
@@ -189,6 +206,21 @@ class ByolEmbedder(ByolLearning, Embedder):
         if width is None and (learned or self.weights is not None):
             width = self._check_weights(learned).n_features
         return shape_of(self.encoder, width).n_features
+
+    def _resolved_frontend(self):
+        """Return the front end that is meant by "auto"."""
+        if self.frontend != "auto":
+            return self.frontend
+        learned = self._is_pretrained()
+        if learned or self.weights is not None:
+            from skaudioemb.encoders.byol_published import frontend_of
+
+            told = self._check_weights(learned).frontend
+            if told is None and self.weights is not None:
+                told = frontend_of(self.weights)
+            if told is not None:
+                return told
+        return self._own_frontend
 
     def _statistics_given(self):
         """Return a pair of numbers given as ``normalize``, or None."""
@@ -240,7 +272,7 @@ class ByolEmbedder(ByolLearning, Embedder):
             self._weights(),
             self.encoder,
             self._encoder_width(),
-            self.frontend,
+            self._resolved_frontend(),
             self._statistics(),
             self.max_seconds,
         )

@@ -44,7 +44,7 @@ class ByolLearning(SharedWeights):
             self._weights().state(),
             encoder=self.encoder,
             n_features=self._encoder_width(),
-            frontend=self.frontend,
+            frontend=self._resolved_frontend(),
             **told,
         )
 
@@ -65,7 +65,7 @@ class ByolLearning(SharedWeights):
         from skaudioemb.encoders.byol_frontend import n_mel_frames
         from skaudioemb.encoders.byol_spec import MIN_STD, StatisticsSpec
 
-        spec = StatisticsSpec(self.frontend)
+        spec = StatisticsSpec(self._resolved_frontend())
         plan = ScenePlan(spec, "mean", None, (0,))
         rows = [
             (n_mel_frames(length.at(spec)), *plan.combine(result).astype(np.float64))
@@ -94,9 +94,10 @@ class ByolLearning(SharedWeights):
             )
         state = self._state_to_go_on_from() if once else None
         seed = seed_of(self.random_state, None if once else self.checkpoint_dir)
+        frontend = self._resolved_frontend()
         result = pretrain_byol(
             self._initial_encoder(once, seed),
-            ByolFrontend(self.frontend),
+            ByolFrontend(frontend),
             X,
             self._training_settings(once, state, seed),
             state=state,
@@ -104,7 +105,7 @@ class ByolLearning(SharedWeights):
             normalization=self._statistics_to_train_with(once),
         )
         self.pretrained_weights_ = HeldWeights.of(
-            result.state_dict, self.encoder, self._encoder_width(), self.frontend
+            result.state_dict, self.encoder, self._encoder_width(), frontend
         )
         self.mean_, self.std_ = float(result.mean), float(result.std)
         self.history_, self.targets_ = result.history, result.targets
@@ -121,6 +122,7 @@ class ByolLearning(SharedWeights):
         return {
             **{name: getattr(self, name) for name in names},
             "mixup": "above 0" if self.mixup > 0 else 0.0,
+            "memory_size": self.memory_size,
             "handcrafted": describe_transformer(self.handcrafted) if hybrid else None,
         }
 

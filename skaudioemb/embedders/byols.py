@@ -25,9 +25,10 @@ class BYOLS(BYOLA):
     n_features : int or None, default=None
         Width of "audiontt2020" and "audiontt2022"; None is that of the weights, or
         2048 and 3072 without weights.
-    frontend : {"byol-a", "byol-a-v2", "byol-s"}, default="byol-s"
+    frontend : {"auto", "byol-a", "byol-a-v2", "byol-s"}, default="auto"
         Log-mel with windows of 1024 samples on HTK's mel scale, the same on Slaney's,
-        or windows of 400 samples on HTK's scale.
+        or windows of 400 samples on HTK's scale. "auto" is that of the weights, if
+        they tell it or have the name of a published file, else "byol-s".
     normalize : {"fit", "clip", "weights"} or (float, float), default="fit"
         Mean and deviation by which log-mel is normalised: of all recordings given to
         ``fit``, of each clip, those stored beside the weights, or two numbers. Never
@@ -69,6 +70,17 @@ class BYOLS(BYOLA):
         What the target network keeps of itself in each step.
     mixup : float, default=0.4
         Largest share of an earlier recording that is mixed in.
+    memory_size : int, default=2048
+        Latest recordings that may be mixed in.
+    log_mixup_exp : bool, default=True
+        Whether sounds are mixed as such, or else the logarithms of their mel bands.
+    crop_scales : (float, float), default=(0.6, 1.5)
+        Smallest and largest size of the random resize crop, relative to the
+        spectrogram, in both axes.
+    canvas : (float, float), default=(1.0, 1.5)
+        Size of what is cropped from, in mel bands and in frames, relative to the
+        spectrogram. With ``crop_scales=(1, 1)`` and ``canvas=(1, 1)`` nothing is
+        cropped.
     fader : float, default=0.0
         Gain of the random linear fader; 1.0 in BYOL-A's second version.
     handcrafted : transformer or None, default=None
@@ -78,6 +90,13 @@ class BYOLS(BYOLA):
     beta : float, default=1.0
         Weight of BYOL's own loss beside that; without handcrafted targets it is the
         only one, and has no weight.
+    supervised_on : {"prediction", "projection"}, default="prediction"
+        The output that is to resemble the handcrafted targets.
+    supervised_loss : {"cosine", "mse"}, default="cosine"
+        Its distance from them: that of unit vectors, as in BYOL's own loss, or the
+        mean squared error.
+    target_clip : float, default=5.0
+        Largest magnitude of the standardised targets.
     checkpoint_dir : str, path-like or None, default=None
         Where pretraining is saved after every epoch, to go on from after a kill; with
         ``random_state=None`` by the seed that was drawn then. Every training needs a
@@ -146,13 +165,15 @@ class BYOLS(BYOLA):
     BYOLS(encoder='cvt', normalize=(-5.0, 3.1))
     """
 
+    _own_frontend = "byol-s"
+
     def __init__(
         self,
         encoder="audiontt2020",
         *,
         weights=None,
         n_features=None,
-        frontend="byol-s",
+        frontend="auto",
         normalize="fit",
         pooling="auto",
         segments=None,
@@ -169,10 +190,17 @@ class BYOLS(BYOLA):
         hidden_size=4096,
         tau=0.99,
         mixup=0.4,
+        memory_size=2048,
+        log_mixup_exp=True,
+        crop_scales=(0.6, 1.5),
+        canvas=(1.0, 1.5),
         fader=0.0,
         handcrafted=None,
         alpha=1.0,
         beta=1.0,
+        supervised_on="prediction",
+        supervised_loss="cosine",
+        target_clip=5.0,
         checkpoint_dir=None,
         warm_start=False,
         n_threads=None,
@@ -207,10 +235,17 @@ class BYOLS(BYOLA):
             hidden_size=hidden_size,
             tau=tau,
             mixup=mixup,
+            memory_size=memory_size,
+            log_mixup_exp=log_mixup_exp,
+            crop_scales=crop_scales,
+            canvas=canvas,
             fader=fader,
             handcrafted=handcrafted,
             alpha=alpha,
             beta=beta,
+            supervised_on=supervised_on,
+            supervised_loss=supervised_loss,
+            target_clip=target_clip,
             checkpoint_dir=checkpoint_dir,
             warm_start=warm_start,
             n_threads=n_threads,

@@ -6,6 +6,7 @@ has to be given. What follows is as the authors' pages state it, none of it lega
 advice.
 """
 
+import os
 from typing import NamedTuple
 
 MIT = "MIT"
@@ -71,7 +72,12 @@ class Published(NamedTuple):
         if self.family == "BYOLS":
             return {"normalize": "fit"}, {"normalize": "clip"}
         first = self.encoder == "audiontt2020"
-        return {"frontend": "byol-a-v2"}, {"frontend": "byol-a"} if first else {}
+        return {"frontend": self.frontend}, {"frontend": "byol-a"} if first else {}
+
+    @property
+    def frontend(self):
+        """The front end that it was trained with."""
+        return "byol-a-v2" if self.family == "BYOLA" else "byol-s"
 
     @property
     def is_free_to_fetch(self):
@@ -160,3 +166,30 @@ PUBLISHED = {
         NTT,
     ),
 }
+
+
+def frontend_of(weights):
+    """Return the front end of published weights by their name.
+
+    Parameters
+    ----------
+    weights : str or path-like
+        A name of ``PUBLISHED``, or a path or an address that ends in the name of its
+        file.
+
+    Returns
+    -------
+    frontend : str or None
+        None if it is no name of a published file.
+
+    Examples
+    --------
+    >>> from skaudioemb.encoders.byol_published import frontend_of
+    >>> frontend_of("weights/AudioNTT2020-BYOLA-64x96d512.pth")
+    'byol-a-v2'
+    """
+    name = os.fspath(weights).partition("#")[0]
+    for own, published in PUBLISHED.items():
+        if name == own or name.endswith(published.url.rpartition("/")[2]):
+            return published.frontend
+    return None

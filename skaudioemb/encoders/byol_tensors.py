@@ -5,6 +5,7 @@ dicts may be nested, as in training checkpoints.
 """
 
 import functools
+import re
 from hashlib import blake2b
 
 import torch
@@ -40,9 +41,10 @@ def read(path):
     ValueError
         If it is no file of weights, or not of a known encoder.
     """
-    content = _load(path)
+    content, names = _load(path), _names_of_tensors()
     for state in _dicts_of_tensors(content):
-        for encoder in _names_of_tensors():
+        # The tensors of one may lie among those of a larger one.
+        for encoder in sorted(names, key=lambda name: -len(names[name])):
             own = _own_tensors(state, encoder)
             if own is not None:
                 return encoder, *_checked(path, encoder, own)
@@ -50,7 +52,7 @@ def read(path):
     raise ValueError(
         f"{str(path)!r} holds no weights of a BYOL encoder"
         + (f" (it begins with {', '.join(found)})" if found else "")
-        + f". Known are those of {', '.join(_names_of_tensors())}."
+        + f". Known are those of {', '.join(names)}."
     )
 
 
@@ -64,6 +66,7 @@ def _load(path):
     except Exception as error:
         # Which exception a wrong file causes depends on its first bytes.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.sub(r"\x1b\[\d*m", "", reason)
         raise ValueError(
             f"{str(path)!r} could not be read as weights ({reason}). Give a state dict "
             "saved by torch.save or as safetensors; files that hold other Python "
@@ -105,19 +108,20 @@ def _names_of_tensors():
 def _own_tensors(state, encoder):
     """Return an encoder's tensors under its own names, None if they are not all here.
 
-    A target network, which training keeps beside the encoder, is not meant.
+    A target network, which training keeps beside the encoder, is not meant. Other
+    tensors may lie beside them, and parts of the encoder under prefixes of their own.
     """
     names = _names_of_tensors()[encoder]
     first = min(names)
     prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
     for prefix in sorted(prefixes, key=lambda prefix: ("target" in prefix, prefix)):
-        own = {
-            name.removeprefix(prefix): value
-            for name, value in state.items()
-            if name.startswith(prefix) and not name.endswith(_COUNTER)
-        }
-        if own.keys() == names:
-            return own
+        if all(f"{prefix}{name}" in state for name in names):
+            return {name: state[f"{prefix}{name}"] for name in names}
+    places = {
+        name: [n for n in state if f".{n}".endswith(f".{name}")] for name in names
+    }
+    if all(len(found) == 1 for found in places.values()):
+        return {name: state[place] for name, (place,) in places.items()}
     return None
 
 
@@ -141,7 +145,7 @@ def _checked(path, encoder, own):
                 f"of {encoder!r} is {tuple(value.shape)}. It is a variant that is not "
                 "known here."
             )
-        state[name] = own[name].float()
+        state[name] = own[name].detach().float()
     return n_features, state
 
 

@@ -4,6 +4,7 @@ A JSON file of the same name may tell front end and statistics, which tensors ca
 files that are saved here tell them themselves, should they be parted from it.
 """
 
+import csv
 import functools
 import math
 import os
@@ -263,12 +264,13 @@ def _are_statistics(mean, std):
 def _read_statistics(path):
     """Read the mean and the deviation that stand beside a checkpoint of Ogg's."""
     try:
-        names, values = path.read_text(encoding="utf-8").split()[:2]
-        told = dict(zip(names.split(","), map(float, values.split(",")), strict=True))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            row = next(csv.DictReader(file, skipinitialspace=True))
+        told = {name: float(row[name]) for name in ("mean", "std")}
         if not _are_statistics(told["mean"], told["std"]):
             raise ValueError("mean and a deviation above 0 are needed")
         return {"mean": told["mean"], "std": told["std"]}
-    except (ValueError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, StopIteration, csv.Error) as error:
         raise ValueError(
             f"{str(path)!r} beside the weights should hold the columns mean and std "
             f"and one row of numbers ({type(error).__name__}: {error})."

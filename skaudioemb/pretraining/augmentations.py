@@ -77,7 +77,7 @@ class MemoryBank(nn.Module):
         self._n_pushed = int(self.n_pushed)
 
 
-def mixup(x, z, ratios):
+def mixup(x, z, ratios, log_mixup_exp=True):
     """Mix in other spectrograms as their sounds would mix: in the linear domain.
 
     Parameters
@@ -86,11 +86,14 @@ def mixup(x, z, ratios):
         The spectrograms and those to mix in.
     ratios : tensor of shape (n_clips,)
         The share of `z`, from 0 to 1.
+    log_mixup_exp : bool, default=True
+        Whether to leave the logarithm for mixing.
 
     Returns
     -------
     mixed : tensor of shape (n_clips, n_mels, n_frames)
-        ``log((1 - ratio) * exp(x) + ratio * exp(z) + eps)``.
+        ``log((1 - ratio) * exp(x) + ratio * exp(z) + eps)``, or without leaving the
+        logarithm ``(1 - ratio) * x + ratio * z``.
 
     References
     ----------
@@ -104,6 +107,8 @@ def mixup(x, z, ratios):
     0.620...
     """
     ratios = ratios[:, None, None]
+    if not log_mixup_exp:
+        return (1 - ratios) * x + ratios * z
     return torch.log((1 - ratios) * x.exp() + ratios * z.exp() + _EPS)
 
 
@@ -274,6 +279,8 @@ class Views(nn.Module):
         The largest share of another sound; 0 leaves mixup out.
     memory_size : int, default=2048
         Spectrograms that may be mixed in: the latest ones.
+    log_mixup_exp : bool, default=True
+        Whether sounds mix as such, or their logarithms.
     scales : pair of float, default=(0.6, 1.5)
         Sizes of a crop relative to the spectrogram, in both axes.
     canvas : pair of float, default=(1.0, 1.5)
@@ -288,12 +295,14 @@ class Views(nn.Module):
         *,
         mixup_ratio=0.4,
         memory_size=2048,
+        log_mixup_exp=True,
         scales=(0.6, 1.5),
         canvas=(1.0, 1.5),
         fader_gain=0.0,
     ):
         super().__init__()
         self.mixup_ratio = mixup_ratio
+        self.log_mixup_exp = log_mixup_exp
         self.scales = scales
         self.canvas = canvas
         self.fader_gain = fader_gain
@@ -321,7 +330,8 @@ class Views(nn.Module):
         draw = _Draw(len(both), generator)
         if self.mixup_ratio and len(self.bank):
             indices = (draw() * len(self.bank)).long().clamp(max=len(self.bank) - 1)
-            both = mixup(both, self.bank.get(indices), self.mixup_ratio * draw())
+            others, ratios = self.bank.get(indices), self.mixup_ratio * draw()
+            both = mixup(both, others, ratios, self.log_mixup_exp)
         if self.mixup_ratio:
             self.bank.push(x)
         n_mels, n_frames = x.shape[1:]

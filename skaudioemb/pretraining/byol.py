@@ -59,6 +59,8 @@ class BYOLSettings:
         The largest share of another sound in a view.
     memory_size : int
         Spectrograms kept to mix in.
+    log_mixup_exp : bool
+        Whether sounds are mixed as such, or else their logarithms.
     crop_scales : pair of float
         Sizes of a view's random crop relative to the spectrogram.
     canvas : pair of float
@@ -107,6 +109,7 @@ class BYOLSettings:
     tau: float = 0.99
     mixup: float = 0.4
     memory_size: int = 2048
+    log_mixup_exp: bool = True
     crop_scales: tuple = (0.6, 1.5)
     canvas: tuple = (1.0, 1.5)
     fader: float = 0.0
@@ -250,6 +253,7 @@ def _make_views(shape, settings):
         shape,
         mixup_ratio=settings.mixup,
         memory_size=settings.memory_size,
+        log_mixup_exp=settings.log_mixup_exp,
         scales=settings.crop_scales,
         canvas=settings.canvas,
         fader_gain=settings.fader,

@@ -100,10 +100,9 @@ class HandcraftedTargets:
         Returns
         -------
         targets : ndarray of shape (n_clips, n_targets), float32
-            NaN, infinity and magnitudes above 1e100 count as the feature's mean.
+            NaN, infinity and magnitudes above 1e100 count as features of 0.
         """
-        raw = self._raw(crops)[:, self.kept_]
-        scaled = (np.where(np.isfinite(raw), raw, self.mean_) - self.mean_) / self.std_
+        scaled = (self._features(crops)[:, self.kept_] - self.mean_) / self.std_
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
     def _features(self, crops):
