@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from skaudioemb import EnCodec, EncodecMAE, HFAudioModel, make_embedder
 from skaudioemb.encoders.encodecmae_network import SIZES, parameter_counts
@@ -196,3 +197,19 @@ def test_presets_make_embedders(clips):
     assert make_embedder("encodec").checkpoint == "facebook/encodec_24khz"
     mel = make_embedder("encodecmae_mel256_ec_base_st")
     assert mel.checkpoint == "lpepino/encodecmae-v2/mel256-ec-base_st.pt"
+
+
+@pytest.mark.parametrize(("n_attended", "n_heads"), [(24, 12), (16, 16)])
+def test_heads_are_those_that_fit_the_queries(n_attended, n_heads, clips, tmp_path):
+    content = torch.load(ENCODECMAE / "mel256-ec-v2.pt", weights_only=True)
+    state = content["state_dict"]
+    for name, value in state.items():
+        if ".att_layer.w" in name:
+            last = name.endswith(".wo.weight")
+            state[name] = value[:, :n_attended] if last else value[:n_attended]
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    found, expected = (
+        EncodecMAE(tmp_path / "w.pt", n_heads=n).transform([clips["clip0"]])
+        for n in (None, n_heads)
+    )
+    np.testing.assert_array_equal(found, expected)

@@ -27,7 +27,8 @@ class EncodecMAE(EncodecMAELearning):
         Branch, tag or commit of a repository.
     n_heads : int or None, default=None
         Number of attention heads of a published file, which does not tell it; None is
-        12, which all of them have. Saved weights tell it.
+        12, which all of them should have, or 16 where only that fits the queries.
+        Saved weights tell it.
     size : {"small", "base", "large"} or dict, default="base"
         Measures of a model without a checkpoint: 5 layers of 768 features, 10 of 768,
         or 20 of 1024; or ``n_layers``, ``n_features``, ``n_heads`` and ``n_hidden``.

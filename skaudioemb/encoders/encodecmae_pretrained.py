@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from skaudioemb.encoders import encodecmae_checkpoint as files
 from skaudioemb.encoders.encodecmae import EncodecMAESpec, StackSpec
 from skaudioemb.encoders.encodecmae_files import find_file
 from skaudioemb.encoders.encodecmae_inputs import FileCodec, MelInput, input_of
@@ -100,7 +101,7 @@ def make_checkpoint_spec(checkpoint, revision, n_heads, stream):
         See :func:`skaudioemb.encoders.encodecmae_files.find_file`.
     revision : str or None
     n_heads : int or None
-        None is 12 for a published file.
+        None is 12 for a published file, or 16 where only that fits its queries.
     stream : {"combined", "normed", "residual"}
 
     Raises
@@ -112,7 +113,8 @@ def make_checkpoint_spec(checkpoint, revision, n_heads, stream):
     """
     path = find_file(checkpoint, revision)
     if path.suffix != ".safetensors":
-        return EncodecMAESpec(checkpoint, revision, n_heads or 12, stream)
+        n_heads = _likely_heads(path) if n_heads is None else n_heads
+        return EncodecMAESpec(checkpoint, revision, n_heads, stream)
     spec = PretrainedEncodecMAESpec(SavedWeights(str(path)), stream)
     if n_heads not in (None, spec.size.n_heads):
         raise ValueError(
@@ -120,3 +122,9 @@ def make_checkpoint_spec(checkpoint, revision, n_heads, stream):
             f"{spec.size.n_heads}. Leave n_heads out."
         )
     return spec
+
+
+def _likely_heads(path):
+    layout = files.describe(path)
+    fitting = (n for n in (12, 16) if layout.n_features // n * n == layout.n_attended)
+    return next(fitting, 12)
