@@ -134,8 +134,7 @@ def run(arguments, folder, also, seed, apart):
         heard = join(paths, speakers, seed)
     heard += also
     scores = []
-    n_epochs = arguments.epochs or EPOCHS[arguments.model]
-    for max_epochs in (0, n_epochs):
+    for max_epochs in (0, arguments.epochs):
         started = time.perf_counter()
         embedder = make_embedder(arguments, seed, max_epochs).fit(heard)
         seconds = time.perf_counter() - started
@@ -157,10 +156,12 @@ def main():
     parser.add_argument("--model", choices=sorted(EPOCHS), default="byols")
     parser.add_argument("--encoder", default="audiontt2022", help="of byols")
     parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
-    parser.add_argument("--width", type=int, help="default: the encoder's own, 128")
+    parser.add_argument("--width", type=int, help="default: as published, 128")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--self-train", action="store_true")
     arguments = parser.parse_args()
+    if arguments.epochs is None:
+        arguments.epochs = EPOCHS[arguments.model]
     torch.set_num_threads(1)
     folder = read_folder(arguments.folder)
     also = [] if arguments.also is None else sorted(arguments.also.rglob("*.wav"))

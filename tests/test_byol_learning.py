@@ -130,6 +130,18 @@ class TestPretraining:
         histories = [embedder.fit(X).history_ for embedder in (plain, changed)]
         assert histories[0][0]["loss"] != histories[1][0]["loss"]
 
+    def test_what_partial_fit_cannot_change(self, X):
+        hybrid = BYOLA(**TINY, handcrafted=LogMel(n_mels=4)).partial_fit(X)
+        with pytest.raises(ValueError, match="target_clip"):
+            hybrid.set_params(target_clip=0.1).partial_fit(X)
+        plain = BYOLA(**TINY).partial_fit(X)
+        with pytest.raises(ValueError, match="memory_size"):
+            plain.set_params(memory_size=9).partial_fit(X)
+        # Neither is there then.
+        none = BYOLA(**TINY, mixup=0.0).partial_fit(X)
+        none.set_params(memory_size=9, target_clip=0.1).partial_fit(X)
+        assert len(none.history_) == 2
+
     def test_in_a_pipeline(self, X):
         y = [0, 1] * 3
         pipeline = make_pipeline(BYOLA(**TINY), small_probe(max_epochs=2)).fit(X, y)
@@ -153,9 +165,14 @@ class TestPretraining:
             ({"normalize": (1.0,)}, "a pair of|no pair"),
             ({"handcrafted": 3}, "'handcrafted' parameter"),
             ({"max_seconds": 0.1}, "'max_seconds' parameter"),
-            ({"canvas": (0.5, 1.5)}, r"canvas=\(0.5, 1.5\) is no pair of numbers of 1"),
+            (
+                {"canvas": (0.5, 1.5)},
+                r"canvas=\(0.5, 1.5\) is no pair",
+            ),
             ({"crop_scales": (0.6,)}, r"crop_scales=\(0.6,\) is no pair"),
-            ({"crop_scales": ("1", 2)}, "is no pair of numbers of 0 and above"),
+            ({"crop_scales": ("1", 2)}, "is no pair of numbers from 0 to 100"),
+            ({"crop_scales": (0.6, 1e20)}, "is no pair of numbers from 0 to 100"),
+            ({"canvas": (1, 10**400)}, "is no pair of numbers"),
             ({"crop_scales": (1, float("nan"))}, "is no pair of numbers"),
             ({"supervised_on": "both"}, "'supervised_on' parameter"),
         ],

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skaudioemb import BYOLA, BYOLS
+from skaudioemb.encoders.byol_published import frontend_of
 from skaudioemb.encoders.byol_weights import find
 from tests.models import byol_file
 from tests.sounds import noise
@@ -104,16 +105,18 @@ def with_others():
     }
 
 
-def with_prefixes_of_their_own():
-    return {f"{name[0]}.inner.{name}": value for name, value in own_state().items()}
-
-
-@pytest.mark.parametrize(
-    "make", [with_gradients, with_others, with_prefixes_of_their_own]
-)
+@pytest.mark.parametrize("make", [with_gradients, with_others])
 def test_states_of_larger_models(make, tmp_path):
     torch.save(make(), tmp_path / "w.pth")
     assert find(tmp_path / "w.pth").digest == find(byol_file()).digest
+
+
+def test_parts_of_two_models_are_not_joined(tmp_path):
+    parts = ("online", "target")
+    state = {f"{parts[i % 2]}.{n}": v for i, (n, v) in enumerate(own_state().items())}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="holds no weights of a BYOL encoder"):
+        _ = find(tmp_path / "w.pth").digest
 
 
 class TestFrontends:
@@ -126,6 +129,26 @@ class TestFrontends:
         shutil.copy(byol_file(), tmp_path / "own.pth")
         self.same(BYOLA(weights=tmp_path / "own.pth"), BYOLA(frontend="byol-a"))
         self.same(BYOLS(weights=tmp_path / "own.pth"), BYOLA(frontend="byol-s"))
+
+    @pytest.mark.parametrize(
+        ("name", "frontend"),
+        [
+            ("a#b/AudioNTT2020-BYOLA-64x96d512.pth", "byol-a-v2"),
+            (
+                "https://x.org/AudioNTT2022-BYOLA-64x96d2048.pth?a=1#b",
+                "byol-a-v2",
+            ),
+            ("byol_s_default512", "byol-s"),
+            ("default512.pth", None),
+        ],
+    )
+    def test_names(self, name, frontend):
+        assert frontend_of(name) == frontend
+
+    def test_of_a_checkpoint_with_statistics(self, tmp_path):
+        shutil.copy(byol_file(), tmp_path / "checkpoint.pth")
+        (tmp_path / "stats.csv").write_text("mean,std\n-5.0,4.0\n")
+        self.same(BYOLS(weights=tmp_path), BYOLA(frontend="byol-a"))
 
     def test_of_saved_weights(self, saved, tmp_path):
         path = tmp_path / "w.safetensors"

@@ -275,7 +275,7 @@ class TestFiles:
         shutil.copy(byol_file(), tmp_path / "checkpoint.pth")
         (tmp_path / "stats.csv").write_text("mean,std\n-7.5,4.25\n")
         told = find(tmp_path).description
-        assert (told.mean, told.std, told.frontend) == (-7.5, 4.25, None)
+        assert (told.mean, told.std, told.frontend) == (-7.5, 4.25, "byol-a")
         (tmp_path / "stats.csv").write_text("mu,sigma\n-7.5,4.25\n")
         with pytest.raises(ValueError, match=r"stats\.csv.*columns mean and std"):
             _ = find(tmp_path).description

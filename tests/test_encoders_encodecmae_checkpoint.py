@@ -50,6 +50,25 @@ def test_wrapped_models(name, prefix, clips, tmp_path):
     np.testing.assert_array_equal(wrapped, plain)
 
 
+def test_of_two_models_the_published_names_count(tmp_path):
+    state = read("mel256-ec-v2.pt")
+    average = {f"ema.{name}": 2 * value for name, value in state.items()}
+    stray = {"head.feat_projector.weight": torch.zeros(2)}
+    assert files.load_state(saved(tmp_path, {**average, **stray, **state})).keys() > (
+        state.keys()
+    )
+    wrapped = {f"model.{name}": value for name, value in state.items()}
+    found = files.load_state(saved(tmp_path, {**stray, **wrapped}))
+    assert found.keys() == state.keys()
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        files.describe(saved(tmp_path, {**average, **wrapped}))
+
+
+def saved(folder, state):
+    torch.save({"state_dict": state}, folder / "two.pt")
+    return folder / "two.pt"
+
+
 def test_one_feed_forward_network_serves_all_layers():
     spec = make_spec("v1")
     assert spec.layout.share_feedforward

@@ -32,6 +32,7 @@ def run(name, folder):
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     return done, [*working.iterdir(), *temporary.iterdir()]
 
@@ -44,11 +45,12 @@ def runs(request, tmp_path_factory):
         for item in request.session.items
         if item.path == request.path and hasattr(item, "callspec")
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            name: pool.submit(run, name, tmp_path_factory.mktemp("example"))
-            for name in selected
-        }
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {
+        name: pool.submit(run, name, tmp_path_factory.mktemp("example"))
+        for name in selected
+    }
+    pool.shutdown(cancel_futures=True)
 
 
 def test_there_are_examples():

@@ -238,6 +238,8 @@ def test_transformers_are_told_by_what_they_give():
     assert list(first) != list(second)
     told = described(drawn[0], {"columns": first}, None)
     assert told == described(drawn[1], {"columns": second}, 2)
+    one, other = {"a": 1, "b": first}, {"b": second, "a": 1}
+    assert described(0, one, None) == described(0, other, None)
     assert told != described(drawn[0], {"columns": {0, 9}}, None)
     assert "0x" not in told
 

@@ -144,9 +144,9 @@ class ByolEmbedder(ByolLearning, Embedder):
         for name, lowest in (("crop_scales", 0), ("canvas", 1)):
             pair = getattr(self, name)
             numbers = len(pair) == 2 and all(isinstance(v, Real) for v in pair)
-            if not numbers or not np.isfinite(pair).all() or min(pair) < lowest:
+            if not numbers or not all(lowest <= value <= 100 for value in pair):
                 raise ValueError(
-                    f"{name}={pair!r} is no pair of numbers of {lowest} and above."
+                    f"{name}={pair!r} is no pair of numbers from {lowest} to 100."
                 )
 
     def _check_weights(self, learned=False):

@@ -122,7 +122,8 @@ class ByolLearning(SharedWeights):
         return {
             **{name: getattr(self, name) for name in names},
             "mixup": "above 0" if self.mixup > 0 else 0.0,
-            "memory_size": self.memory_size,
+            "memory_size": self.memory_size if self.mixup > 0 else None,
+            "target_clip": self.target_clip if hybrid else None,
             "handcrafted": describe_transformer(self.handcrafted) if hybrid else None,
         }
 

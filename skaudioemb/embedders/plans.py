@@ -82,7 +82,7 @@ class ExtraPlan:
 
 
 def frame_times(spec, length):
-    """Centres of a clip's frames in seconds, increasing, never behind its end.
+    """Times of a clip's frames in seconds, increasing, not behind its end.
 
     Half a sample behind it does not count, as windows begin at the nearest sample.
     Frames of a clip that had to be padded can lie behind it. Where several do, all

@@ -188,7 +188,9 @@ def frontend_of(weights):
     >>> frontend_of("weights/AudioNTT2020-BYOLA-64x96d512.pth")
     'byol-a-v2'
     """
-    name = os.fspath(weights).partition("#")[0]
+    name = os.fspath(weights)
+    if name.startswith(("http://", "https://")):
+        name = name.partition("#")[0].partition("?")[0]
     for own, published in PUBLISHED.items():
         if name == own or name.endswith(published.url.rpartition("/")[2]):
             return published.frontend

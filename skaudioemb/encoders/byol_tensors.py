@@ -109,7 +109,7 @@ def _own_tensors(state, encoder):
     """Return an encoder's tensors under its own names, None if they are not all here.
 
     A target network, which training keeps beside the encoder, is not meant. Other
-    tensors may lie beside them, and parts of the encoder under prefixes of their own.
+    tensors may lie beside them.
     """
     names = _names_of_tensors()[encoder]
     first = min(names)
@@ -117,11 +117,6 @@ def _own_tensors(state, encoder):
     for prefix in sorted(prefixes, key=lambda prefix: ("target" in prefix, prefix)):
         if all(f"{prefix}{name}" in state for name in names):
             return {name: state[f"{prefix}{name}"] for name in names}
-    places = {
-        name: [n for n in state if f".{n}".endswith(f".{name}")] for name in names
-    }
-    if all(len(found) == 1 for found in places.values()):
-        return {name: state[place] for name, (place,) in places.items()}
     return None
 
 

@@ -269,7 +269,7 @@ def _read_statistics(path):
         told = {name: float(row[name]) for name in ("mean", "std")}
         if not _are_statistics(told["mean"], told["std"]):
             raise ValueError("mean and a deviation above 0 are needed")
-        return {"mean": told["mean"], "std": told["std"]}
+        return {"frontend": "byol-a", **told}
     except (ValueError, TypeError, KeyError, StopIteration, csv.Error) as error:
         raise ValueError(
             f"{str(path)!r} beside the weights should hold the columns mean and std "

@@ -131,20 +131,25 @@ def load_state(path):
             "was not downloaded whole. Get it again."
         ) from error
     state = content if isinstance(content, dict) else {}
-    for name in ("state_dict", "model"):
+    for name in ("state_dict", "model", "state_dict"):
         state = state[name] if isinstance(state.get(name), dict) else state
     tensors = {k: v.detach() for k, v in state.items() if isinstance(v, torch.Tensor)}
     return _without_prefix(tensors)
 
 
 def _without_prefix(state):
-    """Return tensors without what wrappers put before all of their names."""
+    """Return tensors without what a wrapper put before the names of one model.
+
+    Names as they were published go first; of two wrapped models none is picked.
+    """
+    found = []
     for names in NAMES.values():
         known = f"{names.project}.weight"
-        for name in state:
-            if name.endswith(f".{known}"):
-                return under(state, name.removesuffix(known))
-    return state
+        prefixes = [name.removesuffix(known) for name in state if name.endswith(known)]
+        found += [prefix for prefix in prefixes if prefix + names.scale in state]
+    if "" in found or len(found) != 1:
+        return state
+    return under(state, found[0])
 
 
 def _read(path):

@@ -223,7 +223,7 @@ def _described(value):
         return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, Mapping):
         items = (f"{_described(k)}: {_described(v)}" for k, v in value.items())
-        return f"{{{', '.join(items)}}}"
+        return f"{{{', '.join(sorted(items))}}}"
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(_described, value)))}}}"
     # An address is another one in every process.
