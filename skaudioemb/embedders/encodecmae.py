@@ -9,9 +9,10 @@ class EncodecMAE(EncodecMAELearning):
     An encoder learned to tell from the visible frames of a recording which codes its
     masked frames have. Clips are resampled to 24 kHz and cut into chunks of 4 s, which
     are embedded one by one; positions begin anew in each. Frames come at 75 Hz, frame
-    ``i`` centred on ``(i + 0.5) / 75`` s; with the mel front end every 13.25 ms, where
-    their windows are. A last frame that the clip does not fill is embedded too, but no
-    frame attends to it. A clip's embedding does not depend on the batch.
+    ``i`` at ``(i + 0.5) / 75`` s, with the mel front end too, where the centre of its
+    window lies up to 7 ms later or 18 ms earlier. A last frame that the clip does not
+    fill is embedded too, but no frame attends to it. A clip's embedding does not depend
+    on the batch.
 
     Parameters
     ----------
