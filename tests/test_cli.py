@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -317,7 +318,9 @@ class TestInterruption:
         # Small batches of many frames, so that there is a middle to meet.
         slow = ["--model", "crepe_tiny", "--set", "hop=0.02", "--batch-seconds", "1"]
         self.again = command("embed", folder, *slow, "--out", out)
-        with subprocess.Popen(**self.again) as process:
+        # Where the tests run in the background, signals may be ignored from the start.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(**self.again, preexec_fn=heed) as process:
             while process.poll() is None and store.info().entries == 0:
                 time.sleep(0.005)
             process.send_signal(with_signal)
